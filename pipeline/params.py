@@ -1,0 +1,384 @@
+"""The parameters: one strict model a section of params.yaml, every mistake reported at once, and the one writer of
+the file.
+
+A section is what its stage's fingerprint and DVC see; `runtime` is in neither, because it must not change any result.
+"""
+
+import difflib
+import io
+import re
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from pipeline.errors import InputError, ParamsError
+from pipeline.files import write_text
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sharded(Section):
+    max_reject_rate: Share = Field(0.01, description="share of bad records above which the stage fails (exit 4)")
+
+
+class Splits(Section):
+    train: Share = Field(1.0, description="share of images (by a hash of the id) that training sees")
+    dev: Share = Field(0.0, description="share kept for development")
+    test: Share = Field(0.0, description="share kept for tests")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Splits":
+        if abs(self.train + self.dev + self.test - 1.0) > 1e-9:
+            raise ValueError("the shares train + dev + test must add up to 1")
+        return self
+
+
+class Ingest(Sharded):
+    source: Literal["folder", "coco", "sentences"] = Field(description="how the collection is laid out")
+    path: str = Field(description="the collection's folder; for source `sentences`, its text file")
+    captions: str = Field(
+        "captions.csv", description="captions file (or glob) inside the folder: .csv, .jsonl; COCO .json"
+    )
+    images: list[str] = Field(["images"], description="folders inside `path` where image files are looked up, in order")
+    sentences_path: str = Field(
+        description="text file of the text-only stream, one sentence a line; an empty file for none"
+    )
+    shards: int = Field(8, ge=1, le=9999, description="how many shards the collection is cut into")
+    splits: Splits = Field(
+        default_factory=Splits, description="shares of the splits, assigned by a hash of the image id"
+    )
+    deduplicate: bool = Field(
+        True, description="keep one of several byte-equal images (the smallest id) and give it all captions"
+    )
+    max_pixels: int = Field(50_000_000, ge=1, description="larger images are rejected before they are decoded")
+    min_side: int = Field(16, ge=1, description="images with a shorter side are rejected, in pixels")
+    max_aspect: float = Field(10.0, ge=1.0, description="images longer than this many times their width are rejected")
+    max_caption_words: int = Field(200, ge=1, description="longer captions are dropped")
+
+
+class Parse(Sharded):
+    backend: Literal["stanza", "markup"] = Field(
+        description="stanza parses; markup reads Flickr30k Entities style captions"
+    )
+    path: str = Field(description="folder of the Stanza models, or the file of marked captions")
+    span: Literal["base", "maximal"] = Field(
+        "base", description="base noun phrases, or with their modifiers to the right"
+    )
+    drop_pronouns: bool = Field(True, description="leave out phrases whose head is a pronoun")
+    drop_heads: list[str] = Field([], description="head lemmas too abstract to have pixels")
+    max_words: int = Field(8, ge=1, description="longest phrase, in words")
+
+
+class Detect(Sharded):
+    backend: Literal["annotations", "transformers", "groundingdino"] = Field(description="where the boxes come from")
+    path: str = Field(
+        description="weights folder; for backend `annotations` the instances file, or the folder that holds it"
+    )
+    annotations: str = Field(
+        "instances_*.json", description="backend annotations: file name (or glob) when `path` is a folder"
+    )
+    synonyms: dict[str, list[str]] = Field({}, description="backend annotations: category -> other words for it")
+    top_k: int = Field(
+        3, ge=1, le=100, description="most boxes kept a phrase (a counted plural keeps one more than its count)"
+    )
+    box_threshold: Share = Field(0.35, description="model backends: least phrase score of a box")
+    nms_iou: Share = Field(0.5, description="model backends: boxes of a phrase that overlap more are merged")
+    prompting: Literal["per_image", "per_caption", "per_phrase"] = Field(
+        "per_image", description="model backends: what shares a prompt (scores depend on it)"
+    )
+    dtype: Dtype = Field("fp32", description="model backends: number format")
+
+
+class Segment(Sharded):
+    backend: Literal["annotations", "sam"] = Field(description="where the masks come from")
+    path: str = Field(
+        description="weights folder; for backend `annotations` the instances file, or the folder that holds it"
+    )
+    annotations: str = Field(
+        "instances_*.json", description="backend annotations: file name (or glob) when `path` is a folder"
+    )
+    prompt: Literal["boxes", "grid"] = Field(
+        "boxes", description="sam: prompt with boxes, or find masks on a grid of points"
+    )
+    min_island: int = Field(0, ge=0, description="sam: holes and islands under this many pixels are cleaned away")
+    dtype: Dtype = Field("fp32", description="sam: number format")
+
+
+class Embed(Sharded):
+    backend: Literal["transformers"] = Field("transformers", description="frozen encoder, by AutoModel or CLIPModel")
+    path: str = Field(description="folder of the vision (or CLIP) encoder in Hugging Face layout")
+    crop: Literal["masked", "box", "blur"] = Field(
+        "masked", description="what is outside the mask: mean colour, kept, blurred"
+    )
+    crop_margin: float = Field(
+        0.1, ge=0.0, le=1.0, description="the box is widened by this share of its sides before cropping"
+    )
+    text: bool = Field(True, description="also embed captions and phrases where the encoder has a text tower")
+    dtype: Dtype = Field("fp32", description="number format of the encoder")
+
+
+class Align(Sharded):
+    min_score: Share = Field(0.35, description="least box score")
+    min_predicted_iou: Share = Field(0.0, description="least predicted IoU of the mask")
+    min_mask_box_iou: Share = Field(0.3, description="least IoU of the mask's own bounding box with the detected box")
+    min_area: Share = Field(0.005, description="least share of the image a mask may cover")
+    max_area: Share = Field(0.9, description="largest share of the image a mask may cover")
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        None, description="least cosine of crop and phrase; needs an encoder with a text tower; null: no filter"
+    )
+    tie: Share = Field(
+        0.0001, description="candidates whose scores differ by less are equal, and an equal best is ambiguous"
+    )
+    max_per_caption: int = Field(4, ge=1, description="most pairs a caption keeps, best scores first")
+
+
+class Train(Section):
+    path: str = Field(
+        description="folder of the text encoder: Hugging Face layout; config and tokenizer suffice for scratch"
+    )
+    init: Literal["pretrained", "scratch"] = Field(
+        description="start from the weights in `path`, or from seeded random ones"
+    )
+    pooling: Literal["cls", "cls_mlp", "mean"] = Field("cls", description="how token states become a sentence vector")
+    epochs: int = Field(1, ge=1, description="passes over the mixed schedule")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps; null: the epochs decide")
+    batch: int = Field(64, ge=2, description="rows a batch, text and pair batches alike")
+    learning_rate: float = Field(3e-5, gt=0, description="peak learning rate; falls linearly to 0")
+    max_length: int = Field(32, ge=4, description="most tokens a text keeps in training")
+    objects_per_caption: int = Field(1, ge=1, description="object-phrase pairs sampled a caption and step")
+    captions_per_image: Literal["one_fixed", "all"] = Field(
+        "one_fixed", description="captions of an image that training sees"
+    )
+    pair_every: int | None = Field(
+        None, ge=1, description="a pair batch every so many steps; null: the published schedule"
+    )
+    temperature: float | None = Field(None, gt=0, description="null: the recipe's own")
+    image_weight: float | None = Field(
+        None, ge=0, description="lambda, weight of the caption-image term; null: the recipe's own"
+    )
+    object_weight: float | None = Field(
+        None, ge=0, description="mu, weight of the object-phrase term; null: the recipe's own"
+    )
+    eval_every: int = Field(125, ge=1, description="steps between evaluations on the STS-B dev set")
+    dtype: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the encoder; losses are fp32 always")
+
+
+class Grid(Section):
+    recipes: list[Literal["untrained", "simcse", "mcse", "mcseo"]] = Field(min_length=1, description="recipes to train")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="seeds to train each recipe with")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Grid":
+        if len(set(self.recipes)) < len(self.recipes) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("recipes and seeds must not repeat")
+        return self
+
+
+class Evaluate(Section):
+    path: str = Field(description="folder of the STS tasks in SentEval layout")
+    note: str = Field(
+        "", description="a line the report prints beside the scores, for data that is not the published tasks"
+    )
+
+
+class Report(Section):
+    gallery: int = Field(200, ge=0, description="pairs shown, drawn with the seed below")
+    seed: int = Field(0, ge=0, description="seed of the drawn sample")
+
+
+class Runtime(Section):
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="where models run")
+    workers: int = Field(1, ge=1, le=256, description="processes a sharded stage uses; 1: in this process")
+    threads: int = Field(2, ge=1, le=1024, description="threads of a worker")
+    batch_rows: int = Field(32, ge=1, description="rows a model sees at once")
+    scratch: str = Field(".scratch", description="the scratch store of finished shards; outside data/")
+
+
+class Params(Section):
+    dataset: Name = Field(description="short name; artifacts go to data/<dataset>/")
+    ingest: Ingest
+    parse: Parse
+    detect: Detect
+    segment: Segment
+    embed: Embed
+    align: Align
+    train: Train
+    grid: Grid
+    evaluate: Evaluate
+    report: Report
+    runtime: Runtime
+
+    def section(self, stage: str) -> dict[str, Any]:
+        """A stage's parameters as plain values, defaults filled in: what goes into its fingerprint and sidecars."""
+        return getattr(self, stage).model_dump()
+
+
+def load(path: Path) -> Params:
+    """Reads and checks a parameter file.
+
+    Raises:
+        InputError: there is no such file.
+        ParamsError: it is not YAML, or holds mistakes; all of them are listed, one a line.
+    """
+    return check(_parse(path, _read(path)), path)
+
+
+def check(values: Any, path: Path) -> Params:
+    """Validates plain values; see `load`."""
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path}: must be a mapping of sections (ingest, parse, ...), not {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        mistakes = sorted({_describe(item, values) for item in error.errors()})
+        head = f"{path}: {len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+        raise ParamsError("\n".join([head, *(f"  {line}" for line in mistakes)])) from None
+
+
+def update(path: Path, changes: dict[str, Any]) -> Params:
+    """The one writer of params.yaml: sets dotted keys, keeps comments and order, validates, replaces the file
+    atomically.
+
+    Raises:
+        ParamsError: a key does not exist or the result would not be valid; the file is then untouched.
+    """
+    text = _read(path)
+    document = _parse(path, text)
+    unknown = []
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        place: Any = document
+        for part in parents:
+            place = place.get(part) if isinstance(place, dict) else None
+        if isinstance(place, dict) and (last in place or _known(key)):
+            place[last] = value
+        else:
+            unknown.append(f"  {key}: unknown parameter{_suggest(key)}")
+    if unknown:
+        raise ParamsError("\n".join([f"{path}: {len(unknown)} unknown", *unknown]))
+    stream = io.StringIO()
+    _yaml().dump(document, stream)
+    params = check(_parse(path, stream.getvalue()), path)
+    if stream.getvalue() != text:
+        write_text(path, stream.getvalue())
+    return params
+
+
+def replace(path: Path, text: str, force: bool) -> Path | None:
+    """Puts a whole new parameter file in place, keeping the old one as `<name>.bak`, `.bak1`, ...; returns the backup.
+
+    Raises:
+        ParamsError: the new text is not valid; or the present file differs and `force` is not set.
+    """
+    check(_parse(path, text), path)
+    backup = None
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        if not force:
+            raise ParamsError(
+                f"{path}: has been edited and would be overwritten; add --force to replace it (a backup is kept)"
+            )
+        backup = path.with_name(path.name + ".bak")
+        number = 0
+        while backup.exists():
+            number += 1
+            backup = path.with_name(f"{path.name}.bak{number}")
+        shutil.copyfile(path, backup)
+    write_text(path, text)
+    return backup
+
+
+def parse_value(text: str) -> Any:
+    """The value of a `key=value` override, read as YAML ("3" is a number, "[a, b]" a list, "null" nothing)."""
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ParamsError(f"{text!r}: not a YAML value ({str(error).splitlines()[0]})") from None
+
+
+def parse_overrides(items: list[str]) -> dict[str, Any]:
+    """`["align.min_score=0.4"]` as a mapping."""
+    if bad := [item for item in items if "=" not in item]:
+        raise ParamsError(f"{bad[0]!r}: an override is written section.parameter=value")
+    return {key.strip(): parse_value(value) for key, value in (item.split("=", 1) for item in items)}
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes nothing as `null`, as the files that ship do."""
+
+
+_Representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null"))
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.Representer = _Representer
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such parameter file; `python -m pipeline preset --list` shows the ones that ship"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def _parse(path: Path, text: str) -> Any:
+    try:
+        return _yaml().load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ParamsError(f"{path}: {place}{getattr(error, 'problem', None) or 'not valid YAML'}") from None
+
+
+def _describe(item: dict, values: dict) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    message = re.sub(r"^(Value error|Input should be), ?", "", item["msg"])
+    message = re.sub(r"^Input should be ", "must be ", item["msg"]) if item["msg"].startswith("Input") else message
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown parameter{_suggest(where)}"
+    if item["type"] == "missing":
+        return f"{where}: missing"
+    given = item.get("input")
+    shown = f" (is {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+    return f"{where}: {message}{shown}"
+
+
+def _keys(model: type[BaseModel] = Params, prefix: str = "") -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += _keys(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def _known(key: str) -> bool:
+    return key in _keys()
+
+
+def _suggest(key: str) -> str:
+    near = difflib.get_close_matches(key, _keys(), 1, 0.6)
+    parent = key.rsplit(".", 1)[0]
+    allowed = [k.rsplit(".", 1)[1] for k in _keys() if k.startswith(parent + ".") and k.count(".") == key.count(".")]
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; allowed here: {', '.join(allowed)}" if allowed else ""
