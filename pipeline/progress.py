@@ -1,0 +1,75 @@
+"""What a person sees of a running stage: a bar on a terminal, a line now and then in a log, and one clear last line."""
+
+import sys
+import time
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from pipeline.errors import tell
+
+_LINE_EVERY_S = 5.0
+
+
+class Progress:
+    """Progress over shards with the rate in units a second and the time left."""
+
+    def __init__(self, name: str, shards: int, done: int):
+        self.name, self.shards, self.done, self.units = name, shards, done, 0
+        self.first = done
+        self.started = self.told = time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self.bar = Bar(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.task = self.bar.add_task(name, total=shards, completed=done, rate="")
+
+    def __enter__(self) -> "Progress":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def advance(self, units: int) -> None:
+        """One shard more, with so many units in it."""
+        self.done += 1
+        self.units += units
+        now = time.monotonic()
+        rate = self.units / max(now - self.started, 1e-9)
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, rate=f"{rate:,.0f}/s")
+        elif now - self.told >= _LINE_EVERY_S:
+            self.told = now
+            left = (self.shards - self.done) * (now - self.started) / max(self.done - self.first, 1)
+            tell(f"{self.name}: {self.done}/{self.shards} shards, {rate:,.0f} units/s, {left:,.0f} s left")
+
+    def close(self, ledger: dict[str, dict], kept: int, computed: int, seconds: float, out: Path) -> None:
+        """The last line: what came in, what came out, why the rest did not, and where it is."""
+        for unit, counts in ledger.items():
+            tell(f"{self.name}: {_flow(unit, counts)}")
+        rate = f", {self.units / max(seconds, 1e-9):,.0f} units/s" if computed else ""
+        tell(f"{self.name}: {computed} shards computed, {kept} from the scratch store, {seconds:.1f} s{rate} -> {out}")
+
+
+def _flow(unit: str, counts: dict) -> str:
+    parts = [f"{counts['in']:,} {unit}s in = {counts['out']:,} through"]
+    for outcome in ("dropped", "rejected"):
+        if reasons := counts[outcome]:
+            listed = ", ".join(
+                f"{reason} {number:,}" for reason, number in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))
+            )
+            parts.append(f"{sum(reasons.values()):,} {outcome} ({listed})")
+    return " + ".join(parts)

@@ -1,0 +1,298 @@
+"""Maps a stage over its shards on this machine.
+
+A stage describes itself by a `Stage`: what it reads and writes, how to open its model (once a worker), and one
+function from a shard's input tables to its output tables. The runner does the rest: fingerprints, resume, workers,
+ledger, sidecars, progress. `Stage.process` over `Task`s is the seam: another engine may map the same function on many
+machines.
+"""
+
+import concurrent.futures as futures
+import importlib
+import importlib.metadata
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import tables
+from pipeline.errors import InputError, ResourceError
+from pipeline.files import hash_path, sha256_json, write_json
+from pipeline.ledger import Drop, count, judge, total
+from pipeline.params import Params
+from pipeline.process import die_with_parent, lock
+from pipeline.progress import Progress
+from pipeline.shards import Record, Sidecar, Store, read_table, shard_name, shard_numbers, verified_hash
+
+
+@dataclass
+class Output:
+    """What a stage makes of one shard: rows (or ready tables) by table name, units seen, units that did not come
+    through.
+    """
+
+    tables: dict[str, list[dict] | pa.Table]
+    seen: dict[str, int]
+    drops: list[Drop] = field(default_factory=list)
+    schemas: dict[str, pa.Schema] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard's work: its number, the input files, the hashes that go into its fingerprint, and what else the stage
+    needs.
+    """
+
+    shard: int
+    inputs: dict[str, str]
+    hashes: dict[str, str]
+    payload: Any = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may know: its parameters (`section`), all parameters, and where its inputs and outputs lie."""
+
+    params: Params
+    section: Any
+    inputs: dict[str, Path]
+    out: Path
+    metrics: Path
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A sharded stage.
+
+    Attributes:
+        name: as in dvc.yaml, params.yaml and stages/.
+        version: raised whenever a change of code changes what is written.
+        reads, writes: tables; `drops` is written by every stage.
+        units: ledger unit -> (written table, id column) whose distinct ids came through.
+        open: builds the worker (a model, an index), once a worker process.
+        process: (worker, task, input tables) -> Output.
+        libraries: distributions whose version changes what is written.
+        tasks: the shards; None: one for each shard of the input tables.
+        path_hash: context -> (task -> content hash of what the shard needs of the stage's `path`); None: the whole
+            path.
+        columns: section -> the columns a table is read with, for tables that are not read whole.
+        advice: what to do when nothing at all came through.
+    """
+
+    name: str
+    version: int
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    units: dict[str, tuple[str, str]]
+    open: Callable[[Context], Any]
+    process: Callable[[Any, Task, dict[str, pa.Table]], Output]
+    libraries: tuple[str, ...] = ()
+    tasks: Callable[[Context], list[Task]] | None = None
+    path_hash: Callable[[Context], Callable[[Task], str]] | None = None
+    columns: Callable[[Any], dict[str, list[str]]] = lambda section: {}
+    advice: str = ""
+
+
+def load_stage(name: str) -> Stage:
+    """The `STAGE` of stages/<name>/stage.py."""
+    return importlib.import_module(f"stages.{name}.stage").STAGE
+
+
+def fingerprints(stage: Stage, context: Context) -> Iterator[tuple[Task, str, str | None]]:
+    """Every shard with its fingerprint and path hash. Reads (and so verifies) all inputs.
+
+    A fingerprint holds the stage's VERSION and schemas, its parameters, the content hash of its path, those of its
+    input shards, and the versions of the libraries that shape its output. Nothing of time, host or `runtime`.
+    """
+    tasks = (stage.tasks or table_tasks(stage))(context)
+    hash_of = stage.path_hash(context) if stage.path_hash else _whole_path(context)
+    common = {
+        "stage": stage.name,
+        "version": stage.version,
+        "schema": tables.schema_hash((*stage.writes, "drops")),
+        "params": effective(context),
+        "libraries": {name: importlib.metadata.version(name) for name in ("pyarrow", *stage.libraries)},
+    }
+    for task in tasks:
+        path_hash = hash_of(task)
+        yield task, sha256_json({**common, "path": path_hash, "inputs": task.hashes}), path_hash
+
+
+def effective(context: Context) -> dict:
+    """The stage's parameters but for places: what lies at a path counts by its content hash, wherever it lies."""
+    return {key: value for key, value in context.section.model_dump().items() if not key.endswith("path")}
+
+
+def table_tasks(stage: Stage) -> Callable[[Context], list[Task]]:
+    """Tasks for a stage that reads tables: shard n of each."""
+
+    def tasks(context: Context) -> list[Task]:
+        numbers = {name: shard_numbers(context.inputs[name]) for name in stage.reads}
+        first = next(iter(numbers))
+        for name, found in numbers.items():
+            if found != numbers[first]:
+                raise InputError(
+                    f"{context.inputs[name]}: {len(found)} shards but {context.inputs[first]} has "
+                    f"{len(numbers[first])}; they come from different runs: `dvc repro` makes them agree"
+                )
+        return [
+            Task(
+                number,
+                {name: str(context.inputs[name] / f"{shard_name(number)}.parquet") for name in stage.reads},
+                {name: verified_hash(context.inputs[name], number) for name in stage.reads},
+            )
+            for number in numbers[first]
+        ]
+
+    return tasks
+
+
+def _whole_path(context: Context) -> Callable[[Task], str | None]:
+    path = getattr(context.section, "path", None)
+    digest = hash_path(Path(path)) if path is not None else None
+    return lambda task: digest
+
+
+def run_stage(stage: Stage, context: Context) -> None:
+    """Runs a sharded stage to its end: every shard done, linked into `context.out`, ledger added up, metrics written.
+
+    Raises:
+        InputError, RejectError, ResourceError: see docs/exit-codes.md.
+    """
+    scratch = Path(context.params.runtime.scratch) / context.params.dataset
+    with lock(scratch / f"{stage.name}.lock", f"stage {stage.name}"):
+        store = Store(scratch, stage.name)
+        started = time.monotonic()
+        todo, done = [], {}
+        sidecars = {}
+        for task, fingerprint, path_hash in fingerprints(stage, context):
+            sidecars[task.shard] = (task, path_hash)
+            record = store.get(fingerprint)
+            if record:
+                done[task.shard] = record
+            else:
+                todo.append((task, fingerprint))
+        kept = len(done)
+        with Progress(stage.name, len(sidecars), kept) as progress:
+            for number, record in _compute(stage, context, todo):
+                done[number] = record
+                progress.advance(sum(unit["in"] for unit in record.ledger.values()))
+        _clear(context.out, stage, set(sidecars))
+        for number, record in sorted(done.items()):
+            store.link_into(record, context.out, number)
+            task, path_hash = sidecars[number]
+            _sidecar(stage, context, task, path_hash, record).write(
+                context.out / "sidecars" / f"{shard_name(number)}.json"
+            )
+        ledger = total(stage.units, (record.ledger for record in done.values()))
+        _write_metrics(stage, context, ledger, done)
+        judge(stage.name, ledger, context.section.max_reject_rate, context.out / "drops", stage.advice)
+        progress.close(ledger, kept, len(todo), time.monotonic() - started, context.out)
+
+
+def _compute(stage: Stage, context: Context, todo: list) -> Iterator[tuple[int, Record]]:
+    workers = min(context.params.runtime.workers, len(todo))
+    if workers <= 1:
+        worker = stage.open(context) if todo else None
+        for task, fingerprint in todo:
+            yield task.shard, _one(stage, context, worker, task, fingerprint)
+        return
+    # A worker that dies (killed for memory, say) breaks the pool; its shards are tried once more in a new one.
+    left = dict(enumerate(todo))
+    for attempt in (1, 2):
+        with futures.ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _open_worker, (stage.name, context)
+        ) as pool:
+            running = {pool.submit(_in_worker, *todo[index]): index for index in left}
+            try:
+                for future in futures.as_completed(running):
+                    number, record = future.result()
+                    del left[running[future]]
+                    yield number, record
+            except BrokenProcessPool:
+                if attempt == 2:
+                    raise ResourceError(
+                        "a worker process died twice (out of memory?); lower runtime.workers or raise ingest.shards"
+                    ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
+        if not left:
+            return
+
+
+_worker: tuple[Stage, Context, Any] | None = None
+
+
+def _open_worker(name: str, context: Context) -> None:
+    global _worker
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stage = load_stage(name)
+    _worker = stage, context, stage.open(context)
+
+
+def _in_worker(task: Task, fingerprint: str) -> tuple[int, Record]:
+    stage, context, worker = _worker
+    return task.shard, _one(stage, context, worker, task, fingerprint)
+
+
+def _one(stage: Stage, context: Context, worker: Any, task: Task, fingerprint: str) -> Record:
+    columns = stage.columns(context.section)
+    read = {name: read_table(Path(path), name, columns.get(name)) for name, path in task.inputs.items()}
+    output = stage.process(worker, task, read)
+    written = {
+        name: rows if isinstance(rows, pa.Table) else tables.build(name, rows, output.schemas.get(name))
+        for name, rows in output.tables.items()
+    }
+    written["drops"] = tables.build("drops", [drop.__dict__ for drop in output.drops])
+    ledger = count(stage.units, output.seen, output.drops, written)
+    store = Store(Path(context.params.runtime.scratch) / context.params.dataset, stage.name)
+    if slow := os.environ.get("MCSEO_TEST_SHARD_SECONDS"):
+        time.sleep(float(slow))  # lets the fault tests end a stage in the middle of a shard
+    return store.put(fingerprint, written, ledger, output.facts)
+
+
+def _sidecar(stage: Stage, context: Context, task: Task, path_hash: str | None, record: Record) -> Sidecar:
+    return Sidecar(
+        shard=task.shard,
+        stage=stage.name,
+        version=stage.version,
+        tables={name: {"sha256": digest, "rows": record.rows[name]} for name, digest in record.files.items()},
+        inputs=task.hashes,
+        ledger=record.ledger,
+        path_hash=path_hash,
+        params=effective(context),
+        facts=record.facts,
+    )
+
+
+def _clear(out: Path, stage: Stage, numbers: set[int]) -> None:
+    """Removes what an earlier, differently cut run left in the output folder."""
+    for name in (*stage.writes, "drops", "sidecars"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for path in (out / name).iterdir():
+            if path.name.endswith(".tmp") or not (path.stem.isdigit() and int(path.stem) in numbers):
+                path.unlink()
+
+
+def _write_metrics(stage: Stage, context: Context, ledger: dict, done: dict[int, Record]) -> None:
+    rows: Counter = Counter()
+    facts: dict = {}
+    for _, record in sorted(done.items()):
+        rows.update(record.rows)
+        facts.update(record.facts)
+    write_json(
+        context.metrics,
+        {"stage": stage.name, "shards": len(done), "rows": dict(rows), "ledger": ledger, "facts": facts},
+    )
