@@ -1,0 +1,64 @@
+"""COCO run-length masks. Compressed counts as bytes, masks at image resolution, boxes x0, y0, x1, y1 in pixels."""
+
+import numpy as np
+from pycocotools import mask as coco
+
+from pipeline.errors import InputError
+
+
+def encode(mask: np.ndarray) -> bytes:
+    """Compressed counts of a boolean mask [height, width]."""
+    return coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+
+
+def decode(counts: bytes, height: int, width: int) -> np.ndarray:
+    """A boolean mask [height, width]."""
+    return coco.decode({"counts": counts, "size": [height, width]}).astype(bool)
+
+
+def area(counts: bytes, height: int, width: int) -> int:
+    """Pixels set."""
+    return int(coco.area({"counts": counts, "size": [height, width]}))
+
+
+def box(counts: bytes, height: int, width: int) -> tuple[float, float, float, float]:
+    """The mask's own bounding box; all zeros for an empty mask."""
+    x, y, w, h = (float(v) for v in coco.toBbox({"counts": counts, "size": [height, width]}))
+    return x, y, x + w, y + h
+
+
+def union(several: list[bytes], height: int, width: int) -> bytes:
+    """The mask of all pixels set in any of the given ones."""
+    return coco.merge([{"counts": counts, "size": [height, width]} for counts in several])["counts"]
+
+
+def from_annotation(segmentation: object, height: int, width: int) -> bytes | None:
+    """Compressed counts of a COCO `segmentation`: polygons, uncompressed or compressed RLE; None if it is empty.
+
+    Raises:
+        InputError: it is none of these, or an RLE of another size.
+    """
+    if not segmentation:
+        return None
+    try:
+        if isinstance(segmentation, list):
+            return coco.merge(coco.frPyObjects(segmentation, height, width))["counts"]
+        if list(segmentation["size"]) != [height, width]:
+            raise InputError(
+                f"annotated mask is {segmentation['size']}, the image is {[height, width]} (height, width)"
+            )
+        counts = segmentation["counts"]
+        if isinstance(counts, list):
+            return coco.frPyObjects(segmentation, height, width)["counts"]
+        return counts.encode() if isinstance(counts, str) else counts
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"annotated mask cannot be read ({error})") from None
+
+
+def box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Intersection over union of two boxes, continuous coordinates; 0 for empty ones."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    shared = width * height
+    whole = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / whole if whole > 0 else 0.0
