@@ -1,0 +1,98 @@
+"""Where boxes come from. A backend is anything with `detect`; `annotations` needs no model."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipeline.errors import ParamsError
+from stages.common.annotations import Annotations, Thing
+
+
+@dataclass(frozen=True)
+class Found:
+    """A box for a phrase: x0, y0, x1, y1 in pixels, a score in [0, 1], what the backend calls it."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: str
+    object_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Miss:
+    """Why a phrase got no box: a reason code of the ledger and a detail."""
+
+    reason: str
+    detail: str = ""
+
+
+class Detector(Protocol):
+    """Grounds the phrases of a shard.
+
+    `detect` takes the shard's `images` and `phrases` tables and yields every phrase id once, with its boxes or a
+    Miss. It may look at images in any order and in batches; the boxes of a phrase must not depend on that (beyond
+    1e-5).
+    """
+
+    def detect(self, images: pa.Table, phrases: pa.Table) -> Iterator[tuple[str, list[Found] | Miss]]: ...
+
+
+class AnnotatedDetector:
+    """A phrase takes the annotated objects whose category its words name.
+
+    The words of a category are its name and its synonyms; the longest one that ends the phrase's key (as whole words,
+    head last) decides, so that a "hot dog" is no dog and a "computer mouse" no animal.
+    """
+
+    def __init__(self, annotations: Annotations, synonyms: dict[str, list[str]]):
+        self.annotations = annotations
+        self.category_of: dict[str, str] = {name.lower(): name for name in annotations.categories}
+        for category, words in synonyms.items():
+            if category in annotations.categories:
+                self.category_of |= {word.lower(): category for word in words}
+        self.longest = max((len(words.split()) for words in self.category_of), default=1)
+
+    def category(self, key: str, head: str) -> str | None:
+        """The category a phrase names, by the longest known word sequence at the end of its key, else by its head
+        lemma.
+        """
+        words = key.lower().split()
+        for length in range(min(self.longest, len(words)), 0, -1):
+            if category := self.category_of.get(" ".join(words[-length:])):
+                return category
+        return self.category_of.get(head)
+
+    def detect(self, images: pa.Table, phrases: pa.Table) -> Iterator[tuple[str, list[Found] | Miss]]:
+        for row in phrases.select(["id", "image_id", "key", "head"]).to_pylist():
+            things = self.annotations.of_image.get(row["image_id"])
+            category = self.category(row["key"], row["head"])
+            if not things:
+                yield row["id"], Miss("no_annotation", "no object is annotated in this image")
+            elif category is None:
+                yield row["id"], Miss("no_category", row["head"])
+            elif matching := by_category(things).get(category):
+                yield row["id"], [Found(t.box, 1.0, t.category, t.id) for t in matching]
+            else:
+                yield row["id"], Miss("no_match", f"no {category} is annotated in this image")
+
+
+def by_category(things: list[Thing]) -> dict[str, list[Thing]]:
+    groups = defaultdict(list)
+    for thing in things:
+        groups[thing.category].append(thing)
+    return groups
+
+
+def open_detector(section: Any, runtime: Any) -> Detector:
+    """Builds the backend that `detect.backend` names.
+
+    Raises:
+        ParamsError: the backend is not part of this version.
+    """
+    if section.backend == "annotations":
+        return AnnotatedDetector(Annotations(Path(section.path), section.annotations), section.synonyms)
+    raise ParamsError(f"detect.backend: {section.backend!r} is not part of this version yet; use `annotations`")
