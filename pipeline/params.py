@@ -150,7 +150,9 @@ class Train(Section):
     init: Literal["pretrained", "scratch"] = Field(
         description="start from the weights in `path`, or from seeded random ones"
     )
-    pooling: Literal["cls", "cls_mlp", "mean"] = Field("cls", description="how token states become a sentence vector")
+    pooling: Literal["cls", "cls_mlp", "mean"] | None = Field(
+        None, description="how token states become a sentence vector; null: as stored with the encoder"
+    )
     epochs: int = Field(1, ge=1, description="passes over the mixed schedule")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; null: the epochs decide")
     batch: int = Field(64, ge=2, description="rows a batch, text and pair batches alike")

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 from transformers.utils import logging as hf_logging
 
 from pipeline.errors import InputError
+from stages.common.device import pick_device
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -95,19 +96,6 @@ def random_weights(folder: Path) -> bool:
         return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("random_weights", False))
     except (OSError, ValueError):
         return False
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the accelerator where there is one.
-
-    Raises:
-        InputError: the named device is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"runtime.device: {name} is not available on this machine; use auto or cpu")
-    return torch.device(name)
 
 
 def _tensor(value: Any) -> torch.Tensor:
