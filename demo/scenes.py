@@ -1,0 +1,273 @@
+"""What a scene of the demo world is, and how one is drawn by lot.
+
+A scene is a plain description (a backdrop and placed objects); `demo.render` turns it into pixels and `demo.captions`
+into language. Coordinates are pixels of the 128 x 128 image, origin at the top left, y down; a box is x, y, w, h.
+
+Everything comes from `random.Random` seeded with SHA-256, so a scene depends on (seed, stream...) and on nothing else.
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass, field, replace
+
+SIDE = 128
+MIN_VISIBLE = 0.7  # share of an object's own mask that later objects must leave uncovered
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+SIZES = {"small": (22, 26), "medium": (33, 39), "large": (50, 57)}  # side of the square with the box's area, in pixels
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of thing. `aspect` is width / height of its box, `fill` a lower bound of mask area / box area, `top` the
+    height of its upper surface below the top of its box (share of the height; None: nothing stands on it)."""
+
+    zones: tuple[str, ...]
+    aspect: float
+    fill: float
+    top: float | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "ball": Kind(("ground",), 1.0, 0.70),
+    "balloon": Kind(("air",), 0.62, 0.45),
+    "bird": Kind(("air", "ground"), 1.2, 0.40),
+    "boat": Kind(("water",), 1.0, 0.40),
+    "car": Kind(("ground",), 1.85, 0.55, top=0.04),
+    "cat": Kind(("ground",), 0.8, 0.50),
+    "cup": Kind(("ground",), 1.1, 0.60),
+    "dog": Kind(("ground",), 1.2, 0.40),
+    "fish": Kind(("water",), 1.6, 0.45),
+    "flower": Kind(("ground",), 0.62, 0.40),
+    "hat": Kind(("ground",), 1.35, 0.50, top=0.05),
+    "house": Kind(("ground",), 1.0, 0.65, top=0.04),
+    "kite": Kind(("air",), 0.62, 0.35),
+    "star": Kind(("air",), 1.05, 0.38),
+    "table": Kind(("ground",), 1.5, 0.40, top=0.03),
+    "tree": Kind(("ground",), 0.72, 0.50, top=0.05),
+    "umbrella": Kind(("ground",), 1.0, 0.35),
+}
+RIDERS = {  # what may stand on what
+    "car": ("bird", "cat", "hat", "dog", "ball"),
+    "hat": ("bird",),
+    "house": ("bird", "cat"),
+    "table": ("cup", "ball", "cat", "hat", "flower", "bird", "dog"),
+    "tree": ("bird", "cat"),
+}
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """A place. `air` bounds the centre and `ground`/`water` the lower edge of the objects of that zone (y, pixels);
+    `without` names kinds and colours that would look wrong there or hardly be seen, `suggests` kinds that its details
+    resemble (dots in a night sky, buildings): a caption that names one of those is not clearly wrong."""
+
+    air: tuple[int, int]
+    ground: tuple[int, int] | None = None
+    water: tuple[int, int] | None = None
+    without: tuple[str, ...] = ()
+    suggests: tuple[str, ...] = ()
+
+
+BACKDROPS: dict[str, Backdrop] = {
+    "beach": Backdrop(air=(16, 40), ground=(98, 124), water=(64, 80), without=("table", "fish")),
+    "meadow": Backdrop(air=(14, 54), ground=(84, 124), without=("table",)),
+    "night": Backdrop(air=(14, 54), ground=(86, 124), without=("table", "black"), suggests=("star",)),
+    "room": Backdrop(air=(18, 50), ground=(92, 124), without=("house", "tree", "car", "kite")),
+    "sea": Backdrop(air=(14, 36), water=(66, 122)),
+    "snow": Backdrop(air=(14, 52), ground=(84, 124), without=("table", "flower", "white")),
+    "street": Backdrop(air=(14, 44), ground=(92, 124), without=("table", "flower"), suggests=("house",)),
+}
+
+
+@dataclass(frozen=True)
+class Object:
+    """A thing in a scene; `id` is its place in `Scene.objects`, which is also the order of painting, back to front."""
+
+    id: int
+    kind: str
+    colour: str
+    size: str
+    zone: str
+    x: int
+    y: int
+    w: int
+    h: int
+    flip: bool = False
+    on: int | None = None  # id of the object it stands on
+
+    @property
+    def right(self) -> int:
+        return self.x + self.w
+
+    @property
+    def bottom(self) -> int:
+        return self.y + self.h
+
+
+@dataclass(frozen=True)
+class Scene:
+    backdrop: str
+    clutter: int  # seed of the backdrop's own details: clouds, hills, hues
+    objects: tuple[Object, ...] = field(default=())
+
+
+def rng_for(seed: int, *stream: str | int) -> random.Random:
+    """A generator of its own for (seed, stream...), equal on every machine."""
+    text = ":".join(str(part) for part in (seed, *stream))
+    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+
+
+def box_of(kind: str, size: str, rng: random.Random) -> tuple[int, int]:
+    """Width and height of a thing of this kind and size."""
+    side = rng.randint(*SIZES[size])
+    root = KINDS[kind].aspect ** 0.5
+    return round(side * root), round(side / root)
+
+
+def overlap(a: Object, b: Object) -> int:
+    """Pixels that two boxes share."""
+    wide = min(a.right, b.right) - max(a.x, b.x)
+    high = min(a.bottom, b.bottom) - max(a.y, b.y)
+    return max(0, wide) * max(0, high)
+
+
+def all_visible(objects: list[Object]) -> bool:
+    """Whether every object surely keeps `MIN_VISIBLE` of its mask: boxes of later objects are counted as if full."""
+    for i, back in enumerate(objects):
+        covered = sum(overlap(back, front) for front in objects[i + 1:])
+        if covered > (1 - MIN_VISIBLE) * KINDS[back.kind].fill * back.w * back.h:
+            return False
+    return True
+
+
+def in_order(objects: list[Object]) -> list[Object]:
+    """Objects back to front: the sky first, then by where they stand; a rider follows what it stands on."""
+    base = {o.id: o.bottom for o in objects}
+
+    def depth(o: Object) -> tuple[int, float, int]:
+        stands = base[o.on] + 0.5 if o.on is not None else o.bottom
+        return (0 if o.zone == "air" else 1, stands, o.id)
+    return sorted(objects, key=depth)
+
+
+def sample_scene(seed: int, *stream: str | int) -> Scene:
+    """The scene of (seed, stream...): two to five objects, none hidden by more than 30 %."""
+    rng = rng_for(seed, *stream)
+    backdrop = rng.choice(sorted(BACKDROPS))
+    clutter = rng.getrandbits(32)
+    placed: list[Object] = []
+    while len(placed) < 2:  # a start that leaves no room is drawn again
+        placed = []
+        for kind, colour, size in _wanted(backdrop, rng):
+            thing = _place(kind, colour, size, backdrop, placed, rng)
+            if thing is not None:
+                placed.append(thing)
+    placed = in_order(placed)
+    new_id = {o.id: i for i, o in enumerate(placed)}
+    return Scene(backdrop, clutter, tuple(
+        replace(o, id=new_id[o.id], on=None if o.on is None else new_id[o.on]) for o in placed
+    ))
+
+
+def fits(kind: str, backdrop: str) -> bool:
+    """Whether a kind may be shown before a backdrop."""
+    place = BACKDROPS[backdrop]
+    return kind not in place.without and any(getattr(place, zone) for zone in KINDS[kind].zones)
+
+
+def _wanted(backdrop: str, rng: random.Random) -> list[tuple[str, str, str]]:
+    """Kind, colour and size of the things to place; now and then two or three of a kind, often of one colour."""
+    kinds = [k for k in KINDS if fits(k, backdrop)]
+    colours = [c for c in COLOURS if c not in BACKDROPS[backdrop].without]
+    number = rng.choices((2, 3, 4, 5), (2, 4, 4, 3))[0]
+    wanted: list[tuple[str, str, str]] = []
+    hosts = [k for k in RIDERS if k in kinds]
+    if hosts and rng.random() < 0.35:
+        host = rng.choice(hosts)
+        wanted.append((host, rng.choice(colours), rng.choice(("medium", "large"))))
+        rider = rng.choice([k for k in RIDERS[host] if k in kinds])
+        wanted.append((rider, rng.choice(colours), rng.choice(("small", "medium"))))
+    elif rng.random() < 0.5:
+        kind, colour = rng.choice(kinds), rng.choice(colours)
+        of_a_kind = 3 if number > 3 and rng.random() < 0.3 else 2
+        alike = rng.random() < 0.65
+        size = _size(rng)
+        for _ in range(of_a_kind):
+            wanted.append((kind, colour if alike else rng.choice(colours), size if alike else _size(rng)))
+    while len(wanted) < number:
+        taken = {kind for kind, _, _ in wanted}
+        free = [k for k in kinds if k not in taken] if rng.random() < 0.85 else kinds
+        wanted.append((rng.choice(free or kinds), rng.choice(colours), _size(rng)))
+    return wanted
+
+
+def _size(rng: random.Random) -> str:
+    return rng.choices(("small", "medium", "large"), (3, 4, 2))[0]
+
+
+def _place(
+    kind: str, colour: str, size: str, backdrop: str, placed: list[Object], rng: random.Random, tries: int = 40
+) -> Object | None:
+    """The thing at a free spot, or None when none was found; it never hides what is there already."""
+    taken = {o.on for o in placed}
+    hosts = [o for o in placed if kind in RIDERS.get(o.kind, ()) and o.size != "small" and o.id not in taken]
+    for attempt in range(tries):
+        w, h = box_of(kind, size, rng)
+        host = rng.choice(hosts) if hosts and attempt < 8 else None
+        if host is not None and w > 0.9 * host.w:
+            host = None
+        x, y, zone = _spot(kind, w, h, host, backdrop, rng)
+        if min(x, y) < 2 or x + w > SIDE - 2 or y + h > SIDE - 2:
+            continue
+        thing = Object(len(placed), kind, colour, size, zone, x, y, w, h, rng.random() < 0.5, host.id if host else None)
+        clear = all(overlap(thing, o) <= 0.12 * min(w * h, o.w * o.h) for o in placed)
+        if clear and all_visible(in_order([*placed, thing])):
+            return thing
+    return None
+
+
+def _spot(
+    kind: str, w: int, h: int, host: Object | None, backdrop: str, rng: random.Random
+) -> tuple[int, int, str]:
+    """A random place for the box: x, y and the zone it stands in."""
+    if host is not None:
+        give = max(0, (host.w - w) // 6) if host.kind in ("car", "table", "house") else 0
+        middle = host.x + host.w // 2 + rng.randint(-give, give)
+        return middle - w // 2, host.y + round(KINDS[host.kind].top * host.h) - h + 1, "ground"
+    place = BACKDROPS[backdrop]
+    zones = [zone for zone in KINDS[kind].zones if getattr(place, zone)]
+    zone = rng.choice(zones)
+    low, high = getattr(place, zone)
+    x = rng.randint(2, max(2, SIDE - 2 - w))
+    if zone == "air":
+        return x, rng.randint(low, high) - h // 2, zone
+    if kind == "fish":  # under the surface
+        low = min(high, low + h)
+    return x, rng.randint(low, high) - h, zone
+
+
+# --- relations -------------------------------------------------------------------------------------------------------
+
+CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above", "next to": "next to",
+            "on": "under", "under": "on"}
+
+
+def relation(a: Object, b: Object) -> tuple[str, ...]:
+    """The relations in which `a` stands to `b`, read off their boxes and supports."""
+    if a.on == b.id:
+        return ("on",)
+    if b.on == a.id:
+        return ("under",)
+    shared_y = min(a.bottom, b.bottom) - max(a.y, b.y)
+    shared_x = min(a.right, b.right) - max(a.x, b.x)
+    if shared_y >= 0.3 * min(a.h, b.h):
+        if a.right <= b.x + 3:
+            return ("left of", "next to") if b.x - a.right <= 16 and a.zone == b.zone else ("left of",)
+        if b.right <= a.x + 3:
+            return ("right of", "next to") if a.x - b.right <= 16 and a.zone == b.zone else ("right of",)
+    if shared_x >= 0.4 * min(a.w, b.w):
+        if a.bottom <= b.y + 4 and a.zone == "air":
+            return ("above",)
+        if b.bottom <= a.y + 4 and b.zone == "air":
+            return ("below",)
+    return ()
