@@ -21,7 +21,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 
 bench: .venv/installed-dev
-	$(BIN)/python -m benchmarks.align
+	$(BIN)/python -m benchmarks.parse
 
 clean:
 	rm -rf .venv .scratch .run .pytest_cache .ruff_cache

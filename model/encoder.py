@@ -239,7 +239,7 @@ def _load_weights(path: Path) -> nn.Module:
             f"{path}: no model.safetensors; put the weights there (safetensors, not .bin), or set init to 'scratch'"
         )
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, report = AutoModel.from_pretrained(
                 path,
                 local_files_only=True,
@@ -265,8 +265,8 @@ def _load_weights(path: Path) -> nn.Module:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No loading bar and no key table: `_load_weights` says in one line what matters of it."""
+def quiet_transformers() -> Iterator[None]:
+    """No bars and no key table while weights are loaded or saved; what matters of it is said in one line elsewhere."""
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()

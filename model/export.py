@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.encoder import Encoder
+from model.encoder import Encoder, quiet_transformers
 from model.errors import ModelError
 from model.recipes import Recipe
 
@@ -78,7 +78,8 @@ def export(
 
 
 def _write_encoder(folder: Path, encoder: Encoder) -> None:
-    encoder.model.save_pretrained(folder)
+    with quiet_transformers():
+        encoder.model.save_pretrained(folder)
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     if backend is not None:  # a fast tokenizer would save the truncation and padding of its last call
         backend.no_truncation()

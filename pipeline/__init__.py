@@ -1,1 +1,1 @@
-"""How the work is run: parameters, tables, shards, the runner, the graph, the flow and the command line. Imports no torch."""
+"""How the work is run: parameters, tables, shards, runner, graph, flow and command line. Imports no torch."""

@@ -39,15 +39,13 @@ def count(
     for unit, (table, column) in units.items():
         out = pc.count_distinct(written[table].column(column), mode="only_valid").as_py()
         reasons = {
-            outcome: dict(
-                sorted(Counter(d.reason for d in drops if d.unit == unit and d.outcome == outcome).items())
-            )
+            outcome: dict(sorted(Counter(d.reason for d in drops if d.unit == unit and d.outcome == outcome).items()))
             for outcome in ("dropped", "rejected")
         }
         came = seen[unit]
         if came != out + sum(reasons["dropped"].values()) + sum(reasons["rejected"].values()):
             raise InputError(
-                f"the ledger of {unit}s does not add up: {came} in, {out} out, {reasons}; this is a bug"
+                f"the ledger of {plural(unit)} does not add up: {came} in, {out} out, {reasons}; this is a bug"
             )
         ledger[unit] = {"in": came, "out": out, **reasons}
     return ledger
@@ -78,13 +76,19 @@ def judge(stage: str, ledger: dict[str, dict], max_reject_rate: float, drops: Pa
         rejected = sum(counts["rejected"].values())
         if rejected > max_reject_rate * counts["in"]:
             raise RejectError(
-                f"{rejected} of {counts['in']} {unit}s rejected, more than {stage}.max_reject_rate = {max_reject_rate} "
-                f"allows: {_commonest(counts['rejected'])}; the rows are in {drops}; mend them or raise the rate"
+                f"{rejected} of {counts['in']} {plural(unit)} rejected, more than {stage}.max_reject_rate = "
+                f"{max_reject_rate} allows: {_commonest(counts['rejected'])}; "
+                f"the rows are in {drops}; mend them or raise the rate"
             )
     unit, counts = next(iter(ledger.items()))
     if counts["in"] and not counts["out"]:
         reasons = {**counts["dropped"], **counts["rejected"]}
-        raise InputError(f"none of {counts['in']} {unit}s came through: {_commonest(reasons)}; {advice}")
+        raise InputError(f"none of {counts['in']} {plural(unit)} came through: {_commonest(reasons)}; {advice}")
+
+
+def plural(unit: str) -> str:
+    """A unit in the plural."""
+    return f"{unit}es" if unit.endswith("x") else f"{unit}s"
 
 
 def _commonest(reasons: dict[str, int]) -> str:

@@ -4,20 +4,19 @@ the file.
 A section is what its stage's fingerprint and DVC see; `runtime` is in neither, because it must not change any result.
 """
 
-import difflib
 import io
-import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from pipeline.errors import InputError, ParamsError
 from pipeline.files import write_text
+from pipeline.mistakes import keys, listed, mistakes_in, suggest
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -98,6 +97,13 @@ class Detect(Sharded):
         "per_image", description="model backends: what shares a prompt (scores depend on it)"
     )
     dtype: Dtype = Field("fp32", description="model backends: number format")
+
+    @field_validator("synonyms")
+    @classmethod
+    def _seen_by_dvc(cls, table: dict[str, list[str]]) -> dict[str, list[str]]:
+        if hidden := sorted({"size", "nfiles"} & set(table)):
+            raise ValueError(f"no category may be named {hidden[0]}: DVC's run cache leaves keys of that name out")
+        return table
 
 
 class Segment(Sharded):
@@ -240,12 +246,9 @@ def check(values: Any, path: Path) -> Params:
     """Validates plain values; see `load`."""
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: must be a mapping of sections (ingest, parse, ...), not {type(values).__name__}")
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        mistakes = sorted({_describe(item, values) for item in error.errors()})
-        head = f"{path}: {len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        raise ParamsError("\n".join([head, *(f"  {line}" for line in mistakes)])) from None
+    if mistakes := mistakes_in(Params, values):
+        raise listed(path, mistakes)
+    return Params.model_validate(values)
 
 
 def update(path: Path, changes: dict[str, Any]) -> Params:
@@ -257,21 +260,22 @@ def update(path: Path, changes: dict[str, Any]) -> Params:
     """
     text = _read(path)
     document = _parse(path, text)
-    unknown = []
+    mistakes = []
     for key, value in changes.items():
         *parents, last = key.split(".")
         place: Any = document
         for part in parents:
             place = place.get(part) if isinstance(place, dict) else None
-        if isinstance(place, dict) and (last in place or _known(key)):
+        if isinstance(place, dict) and (last in place or key in keys(Params)):
             place[last] = value
         else:
-            unknown.append(f"  {key}: unknown parameter{_suggest(key)}")
-    if unknown:
-        raise ParamsError("\n".join([f"{path}: {len(unknown)} unknown", *unknown]))
+            mistakes.append(f"{key}: unknown parameter{suggest(Params, key)}")
     stream = io.StringIO()
     _yaml().dump(document, stream)
-    params = check(_parse(path, stream.getvalue()), path)
+    values = _parse(path, stream.getvalue())
+    if mistakes := sorted({*mistakes, *mistakes_in(Params, values)}):
+        raise listed(path, mistakes)
+    params = Params.model_validate(values)
     if stream.getvalue() != text:
         write_text(path, stream.getvalue())
     return params
@@ -349,38 +353,3 @@ def _parse(path: Path, text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ParamsError(f"{path}: {place}{getattr(error, 'problem', None) or 'not valid YAML'}") from None
-
-
-def _describe(item: dict, values: dict) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    message = re.sub(r"^(Value error|Input should be), ?", "", item["msg"])
-    message = re.sub(r"^Input should be ", "must be ", item["msg"]) if item["msg"].startswith("Input") else message
-    if item["type"] == "extra_forbidden":
-        return f"{where}: unknown parameter{_suggest(where)}"
-    if item["type"] == "missing":
-        return f"{where}: missing"
-    given = item.get("input")
-    shown = f" (is {given!r})" if isinstance(given, str | int | float | bool | None) else ""
-    return f"{where}: {message}{shown}"
-
-
-def _keys(model: type[BaseModel] = Params, prefix: str = "") -> list[str]:
-    found = []
-    for name, field in model.model_fields.items():
-        found.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += _keys(field.annotation, f"{prefix}{name}.")
-    return found
-
-
-def _known(key: str) -> bool:
-    return key in _keys()
-
-
-def _suggest(key: str) -> str:
-    near = difflib.get_close_matches(key, _keys(), 1, 0.6)
-    parent = key.rsplit(".", 1)[0]
-    allowed = [k.rsplit(".", 1)[1] for k in _keys() if k.startswith(parent + ".") and k.count(".") == key.count(".")]
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; allowed here: {', '.join(allowed)}" if allowed else ""

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from pipeline.errors import tell
+from pipeline.ledger import plural
 
 _LINE_EVERY_S = 5.0
 
@@ -65,7 +66,7 @@ class Progress:
 
 
 def _flow(unit: str, counts: dict) -> str:
-    parts = [f"{counts['in']:,} {unit}s in = {counts['out']:,} through"]
+    parts = [f"{counts['in']:,} {plural(unit)} in = {counts['out']:,} through"]
     for outcome in ("dropped", "rejected"):
         if reasons := counts[outcome]:
             listed = ", ".join(

@@ -39,7 +39,7 @@ def make_collection(root: Path, images: int, first: int = 1) -> None:
         picture = Image.new("RGB", (64, 48), tuple(draw.randrange(180, 256) for _ in range(3)))
         pen = ImageDraw.Draw(picture)
         for side, (thing, colour) in enumerate(zip(things, colours, strict=True)):
-            box = (4 + 30 * side, 10, 28 + 30 * side, 38)
+            box = (4 + 30 * side, 10, 28 + 30 * side, 38 - 10 * side)
             (pen.ellipse if thing in ("ball", "cup") else pen.rectangle)(box, fill=COLOURS[colour])
             instances["annotations"].append(
                 {
@@ -47,8 +47,8 @@ def make_collection(root: Path, images: int, first: int = 1) -> None:
                     "image_id": number,
                     "category_id": THINGS.index(thing) + 1,
                     "iscrowd": 0,
-                    "area": 24 * 28,
-                    "bbox": [box[0], box[1], 24, 28],
+                    "area": 24 * (28 - 10 * side),
+                    "bbox": [box[0], box[1], 24, 28 - 10 * side],
                     "segmentation": [[box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3]]],
                 }
             )
@@ -65,12 +65,15 @@ def make_collection(root: Path, images: int, first: int = 1) -> None:
     (root / "marked.txt").write_text("\n".join(marked) + "\n")
 
 
-def write_params(file: Path, root: Path, **changes: object) -> Path:
-    """A parameter file for a small collection; `changes` are dotted keys with `__` for the dot."""
+def write_params(file: Path, root: Path, base: Path = Path(), **changes: object) -> Path:
+    """A parameter file for a small collection; `changes` are dotted keys with `__` for the dot.
+
+    Paths are written as given; a relative `root` is below `base`.
+    """
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     sentences = root / "sentences.txt"
-    if not sentences.exists():
-        sentences.write_text(
+    if not (base / sentences).exists():
+        (base / sentences).write_text(
             "".join(f"a {c} {t} lies on the {u}\n" for c in COLOURS for t in THINGS for u in THINGS if t != u)
         )
     values["dataset"] = "small"

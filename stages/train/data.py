@@ -45,7 +45,7 @@ def training_data(inputs: dict[str, Path], multimodal: bool) -> TrainingData:
         pairs = _pairs(inputs["pairs"], objects)
     except KeyError as error:
         raise InputError(
-            f"{inputs['features']}: no feature {error}; the stages come from different runs: `dvc repro` makes them agree"
+            f"{inputs['features']}: no feature {error}; the stages come from different runs, `dvc repro` mends it"
         ) from None
     return TrainingData(
         sentences,

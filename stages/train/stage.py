@@ -48,9 +48,7 @@ def run(params: Params, args, cell: str) -> None:
     data = training_data(inputs, recipe.has("image") or recipe.has("object"))
     random = random_vision(inputs["features"])
     if random and recipe.has("image"):
-        tell(
-            f"train@{cell}: the vision encoder has RANDOM WEIGHTS; image and object terms carry no knowledge of pictures"
-        )
+        tell(f"train@{cell}: the vision encoder has RANDOM WEIGHTS; image and object terms know nothing of pictures")
     done = train(
         encoder,
         data,

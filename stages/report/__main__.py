@@ -1,0 +1,4 @@
+from stages.report.stage import main
+
+if __name__ == "__main__":
+    main()
