@@ -26,8 +26,16 @@ GREY = (128, 128, 128)  # zero after normalisation
 def config() -> ViTConfig:
     """Three layers of width 96 over sixteen patches; shallow, so that what a patch shows survives."""
     return ViTConfig(
-        hidden_size=96, num_hidden_layers=3, num_attention_heads=3, intermediate_size=384, image_size=64, patch_size=16,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, random_weights=True, architectures=["ViTModel"],
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=384,
+        image_size=64,
+        patch_size=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        random_weights=True,
+        architectures=["ViTModel"],
     )
 
 
@@ -62,9 +70,9 @@ def write(out: Path, seed: int) -> dict[str, float]:
     out.mkdir(parents=True, exist_ok=True)
     model(seed).save_pretrained(out)
     side = config().image_size
-    ViTImageProcessor(
-        size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(out)
+    ViTImageProcessor(size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(
+        out
+    )
     figures = check(out)
     weights = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
     size = (out / "model.safetensors").stat().st_size / 1e6
@@ -85,9 +93,12 @@ def check(folder: Path) -> dict[str, float]:
     cosine[image_ids[:, None] == image_ids[None, :]] = -2.0
     nearest = cosine.argmax(1)
     return {
-        "crops": len(crops), "colour": float((colours[nearest] == colours).mean()),
-        "kind": float((kinds[nearest] == kinds).mean()), "cosine": mean_cosine,
-        "colour_chance": _chance(colours), "kind_chance": _chance(kinds),
+        "crops": len(crops),
+        "colour": float((colours[nearest] == colours).mean()),
+        "kind": float((kinds[nearest] == kinds).mean()),
+        "cosine": mean_cosine,
+        "colour_chance": _chance(colours),
+        "kind_chance": _chance(kinds),
     }
 
 

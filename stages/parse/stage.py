@@ -66,9 +66,7 @@ def _phrase_id(caption: dict, phrase: Phrase) -> str:
 
 def _row(caption: dict, phrase: Phrase) -> dict:
     if caption["text"][phrase.start : phrase.end] != phrase.text:
-        raise InputError(
-            f"caption {caption['id']}: the span of {phrase.text!r} does not slice back; this is a bug"
-        )
+        raise InputError(f"caption {caption['id']}: the span of {phrase.text!r} does not slice back; this is a bug")
     return {
         "id": _phrase_id(caption, phrase),
         "image_id": caption["image_id"],

@@ -113,8 +113,8 @@ def _settings(folder: Path) -> dict:
     if (folder / "resources.json").is_file() and (folder / "en").is_dir():
         return {}
     raise InputError(
-        f"{folder}: no Stanza models here; set parse.path to a folder with tokenize.pt, pos.pt, lemma.pt and depparse.pt "
-        "(one ships as demo/checkpoints/stanza_en), or to a Stanza resources folder "
+        f"{folder}: no Stanza models here; set parse.path to a folder with tokenize.pt, pos.pt, lemma.pt and "
+        "depparse.pt (one ships as demo/checkpoints/stanza_en), or to a Stanza resources folder "
         "(`python -m pipeline weights get stanza-en`)"
     )
 

@@ -140,15 +140,15 @@ def test_mass_noun_after_a_quantity_stays_singular():
         ("three men rest by trees", ("CD", "NNS", "NN"), ["three men", "trees"]),
         ("a girl snowboarding by trees", ("DT", "NN", "NN"), ["a girl", "trees"]),
         ("a jar full of juice", ("DT", "NN", "JJ"), ["a jar", "juice"]),
-        # No verbs:
         ("the tennis players by trees", ("DT", "NN", "NNS"), ["the tennis players", "trees"]),
         ("a brick building by trees", ("DT", "NN", "NN"), ["a brick building", "trees"]),
         ("three sports cars by trees", ("CD", "NNS", "NNS"), ["three sports cars", "trees"]),
     ],
 )
-def test_verb_taken_for_a_noun(caption, tags, expected):
+@pytest.mark.parametrize("det_head", [2, 3])
+def test_verb_taken_for_a_noun(caption, tags, expected, det_head):
     det, noun, verb, by, trees = caption.split()
-    rows = [(det, det, tags[0], 3, "nummod" if tags[0] == "CD" else "det"), (noun, noun, tags[1], 3, "compound"),
+    rows = [(det, det, tags[0], det_head, "nummod" if tags[0] == "CD" else "det"), (noun, noun, tags[1], 3, "compound"),
             (verb, verb, tags[2], 0, "root"), (by, by, ADP, 5, "case"), (trees, trees, PLURAL, 3, "nmod")]  # fmt: skip
     kept, _ = run(caption, parsed(caption, *rows))
     assert texts(kept) == expected
@@ -163,6 +163,42 @@ def test_verb_with_its_object_taken_for_a_compound():
     assert [(p.text, p.head) for p in kept] == [("a table", "table"), ("food", "food")]
     kept, _ = run(caption, parsed(caption, *rows), span="maximal")
     assert texts(kept) == ["a table eating food", "food"]
+
+
+def test_verb_after_a_quantity():
+    caption = "a variety of signs point"
+    rows = [("a", "a", DET, 2, "det"), ("variety", "variety", NOUN, 0, "root"), ("of", "of", ADP, 5, "case"),
+            ("signs", "sign", PLURAL, 5, "compound"), ("point", "point", NOUN, 2, "nmod")]  # fmt: skip
+    kept, _ = run(caption, parsed(caption, *rows))
+    assert [(p.text, p.head, p.number) for p in kept] == [("a variety of signs", "sign", "plur")]
+
+
+@pytest.mark.parametrize(("object_", "expected"), [("kites", ["A beach", "kites"]), ("area", ["A beach eating area"])])
+def test_participle_between_nouns(object_, expected):
+    verb = "flying" if object_ == "kites" else "eating"
+    caption = f"A beach {verb} {object_}"
+    rows = [("A", "a", DET, 4, "det"), ("beach", "beach", NOUN, 4, "compound"), (verb, verb, VERB, 4, "amod"),
+            (object_, object_.rstrip("s"), PLURAL if object_ == "kites" else NOUN, 0, "root")]  # fmt: skip
+    assert texts(run(caption, parsed(caption, *rows))[0]) == expected
+
+
+def test_participle_after_another_noun_is_left_out():
+    caption = "on the beach flying kites"
+    rows = [("on", "on", ADP, 3, "case"), ("the", "the", DET, 3, "det"), ("beach", "beach", NOUN, 0, "root"),
+            ("flying", "fly", VERB, 5, "amod"), ("kites", "kite", PLURAL, 3, "obj")]  # fmt: skip
+    kept, _ = run(caption, parsed(caption, *rows))
+    assert [(p.text, p.key) for p in kept] == [("the beach", "beach"), ("kites", "kite")]
+    assert texts(run("flying kites", parsed("flying kites", *[(*r[:3], h, d) for r, h, d in
+                 zip(rows[3:], (2, 0), ("amod", "root"), strict=True)]))[0]) == ["flying kites"]  # fmt: skip
+
+
+def test_each_other_is_a_pronoun_and_men_are_men():
+    caption = "Men facing each other"
+    rows = [("Men", "Men", "NNP", 0, "root"), ("facing", "face", VERB, 1, "acl"), ("each", "each", DET, 4, "det"),
+            ("other", "other", ADJ, 2, "obj")]  # fmt: skip
+    kept, dropped = run(caption, parsed(caption, *rows))
+    assert [(p.text, p.head, p.number, p.key) for p in kept] == [("Men", "man", "plur", "man")]
+    assert [(d.phrase.text, d.reason) for d in dropped] == [("each other", "pronoun")]
 
 
 def test_quantity_of_quantity():
