@@ -14,7 +14,7 @@ demo: .venv/installed
 	$(BIN)/python -m pipeline run
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ clean:
 define install
 	@if command -v uv >/dev/null; then \
 		test -x $(BIN)/python || uv venv -q --python $(PYTHON) .venv; \
-		uv pip install -q --python $(BIN)/python -r $(1); \
+		uv pip install -q --compile-bytecode --python $(BIN)/python -r $(1); \
 	else \
 		test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
 		$(BIN)/python -m pip install -q --disable-pip-version-check -r $(1); \

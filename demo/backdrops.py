@@ -37,19 +37,27 @@ class Canvas:
             self.rect(mix(top, low, i / (steps - 1)), 0, a, SIDE, b)
 
     def cloud(self, hue: RGB, x: float, y: float, r: float) -> None:
-        for dx, dy, s in ((-1.1, .2, .6), (0, 0, .85), (1.0, .15, .65)):
-            self.ellipse(hue, x + dx * r, y + dy * r, s * r * 1.2, s * r * .75)
+        for dx, dy, s in ((-1.1, 0.2, 0.6), (0, 0, 0.85), (1.0, 0.15, 0.65)):
+            self.ellipse(hue, x + dx * r, y + dy * r, s * r * 1.2, s * r * 0.75)
 
     def hill(self, hue: RGB, x: float, y: float, rx: float, ry: float) -> None:
         self.ellipse(hue, x, y, rx, ry)
 
 
-_SKIES = (((128, 196, 240), (206, 234, 250)), ((150, 206, 232), (238, 240, 226)), ((246, 196, 160), (252, 232, 206)),
-          ((176, 190, 226), (228, 232, 246)), ((140, 214, 220), (220, 246, 240)))
+_SKIES = (
+    ((128, 196, 240), (206, 234, 250)),
+    ((150, 206, 232), (238, 240, 226)),
+    ((246, 196, 160), (252, 232, 206)),
+    ((176, 190, 226), (228, 232, 246)),
+    ((140, 214, 220), (220, 246, 240)),
+)
 
 _NIGHT_SKIES = (((40, 48, 102), (104, 108, 168)), ((34, 58, 96), (98, 130, 164)), ((60, 44, 100), (136, 104, 160)))
-_WINTER_SKIES = (((178, 206, 232), (226, 238, 248)), ((196, 200, 222), (236, 236, 244)),
-                 ((168, 190, 214), (220, 230, 240)))
+_WINTER_SKIES = (
+    ((178, 206, 232), (226, 238, 248)),
+    ((196, 200, 222), (236, 236, 244)),
+    ((168, 190, 214), (220, 230, 240)),
+)
 
 
 def _sky(c: Canvas, low: int, clouds: int) -> None:
@@ -84,7 +92,7 @@ def _beach(c: Canvas) -> None:
     c.hill(sand, 64, 112, 120, 28)
     c.rect(sand, 0, 106, SIDE, SIDE)
     for _ in range(c.rng.randint(5, 12)):
-        c.ellipse(mix(sand, (150, 110, 70), 0.25), c.rng.randint(4, 124), c.rng.randint(96, 125), 1.2, .8)
+        c.ellipse(mix(sand, (150, 110, 70), 0.25), c.rng.randint(4, 124), c.rng.randint(96, 125), 1.2, 0.8)
 
 
 def _night(c: Canvas) -> None:
@@ -92,7 +100,7 @@ def _night(c: Canvas) -> None:
     c.bands(top, low, 0, 80)
     c.ellipse((244, 240, 214), c.rng.randint(16, 112), c.rng.randint(14, 24), 8, 8)
     for _ in range(c.rng.randint(10, 22)):
-        r = c.rng.choice((.5, .7, .9))
+        r = c.rng.choice((0.5, 0.7, 0.9))
         c.ellipse((226, 228, 246), c.rng.randint(2, 126), c.rng.randint(2, 70), r, r)
     ground = c.rng.choice(((86, 122, 112), (96, 112, 136), (112, 118, 108)))
     c.hill(mix(ground, low, 0.5), c.rng.randint(10, 118), 88, 70, 20)
@@ -163,7 +171,13 @@ def _street(c: Canvas) -> None:
 
 
 _DRAW: dict[str, Callable[[Canvas], None]] = {
-    "beach": _beach, "meadow": _meadow, "night": _night, "room": _room, "sea": _sea, "snow": _snow, "street": _street,
+    "beach": _beach,
+    "meadow": _meadow,
+    "night": _night,
+    "room": _room,
+    "sea": _sea,
+    "snow": _snow,
+    "street": _street,
 }
 
 

@@ -68,12 +68,19 @@ def instance_rows(scene: Scene, picture: Picture, image_id: int, first_id: int) 
     rows = []
     for thing, mask in zip(scene.objects, picture.masks, strict=True):
         x0, y0, x1, y1 = mask.getbbox()
-        rows.append({
-            "id": first_id + thing.id, "image_id": image_id, "category_id": 1 + list(KINDS).index(thing.kind),
-            "bbox": [x0, y0, x1 - x0, y1 - y0], "area": mask.histogram()[255], "iscrowd": 0,
-            "segmentation": encode(mask), "colour": thing.colour,
-            "size_word": None if thing.size == "medium" else thing.size,
-        })
+        rows.append(
+            {
+                "id": first_id + thing.id,
+                "image_id": image_id,
+                "category_id": 1 + list(KINDS).index(thing.kind),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": mask.histogram()[255],
+                "iscrowd": 0,
+                "segmentation": encode(mask),
+                "colour": thing.colour,
+                "size_word": None if thing.size == "medium" else thing.size,
+            }
+        )
     return rows
 
 
@@ -113,8 +120,11 @@ def sts_files(seed: int, used: set[str]) -> Iterator[tuple[str, str]]:
             yield f"{folder}/STS.gs.{genre}.txt", "".join(f"{p.grade:.3f}\n" for p in pairs)
     for split, number in STSB_SPLITS.items():
         pairs = _of_all_genres(seed, number, ("STSBenchmark", split), used)
-        yield f"STSBenchmark/sts-{split}.csv", "".join(
-            f"world\t{p.genre}\tdemo\t{i:04d}\t{p.grade:.3f}\t{p.first}\t{p.second}\n" for i, p in enumerate(pairs)
+        yield (
+            f"STSBenchmark/sts-{split}.csv",
+            "".join(
+                f"world\t{p.genre}\tdemo\t{i:04d}\t{p.grade:.3f}\t{p.first}\t{p.second}\n" for i, p in enumerate(pairs)
+            ),
         )
     for name, number in SICK_FILES.items():
         yield f"SICK/{name}", _sick(_of_all_genres(seed, number, ("SICK", name), used))
@@ -137,8 +147,15 @@ def text_files(seed: int, scenes: int) -> dict[str, str]:
     images, captions, phrases, next_id, used = [], [], {}, 1, set()
     for index in range(scenes):
         scene = scene_for(seed, index)
-        images.append({"id": index + 1, "file_name": image_name(index + 1), "width": SIDE, "height": SIDE,
-                       "backdrop": scene.backdrop})
+        images.append(
+            {
+                "id": index + 1,
+                "file_name": image_name(index + 1),
+                "width": SIDE,
+                "height": SIDE,
+                "backdrop": scene.backdrop,
+            }
+        )
         for caption in captions_for(seed, scene, index):
             captions.append({"id": len(captions) + 1, "image_id": index + 1, "caption": caption.text})
             phrases[str(len(captions))] = phrase_rows(caption, next_id)
@@ -198,8 +215,12 @@ def build(seed: int, scenes: int, out: Path) -> None:
     for path, text in texts.items():
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_bytes(text.encode())
-    hashes = {"seed": seed, "scenes": scenes, "pixels": pixels,
-              "text": {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(texts.items())}}
+    hashes = {
+        "seed": seed,
+        "scenes": scenes,
+        "pixels": pixels,
+        "text": {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(texts.items())},
+    }
     (out / "hashes.json").write_text(json.dumps(hashes, indent=1) + "\n")
 
 

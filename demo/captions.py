@@ -64,44 +64,88 @@ Piece = str | Phrase
 
 _ONE = ("{A}", "there {A.is} {A}", "[a picture] of {A}", "{A} can be seen", "[a drawing] of {A}", "[an image] of {A}")
 _ONE_AT = (
-    "{A}{at}", "{A}{at}", "{A} {A.v}{at}", "{A} {A.is} {A.ing}{at}", "{A} {A.ing}{at}", "there {A.is} {A}{at}",
-    "{A} can be seen{at}", "{A} {A.is} shown{at}", "there {A.is} {A} {A.ing}{at}", "[a picture] of {A}{at}",
+    "{A}{at}",
+    "{A}{at}",
+    "{A} {A.v}{at}",
+    "{A} {A.is} {A.ing}{at}",
+    "{A} {A.ing}{at}",
+    "there {A.is} {A}{at}",
+    "{A} can be seen{at}",
+    "{A} {A.is} shown{at}",
+    "there {A.is} {A} {A.ing}{at}",
+    "[a picture] of {A}{at}",
 )
 _PAIR = (
-    "{A} and {B}{at}", "{A} and {B}{at}", "{A} and {B}{at}", "there {A.is} {A} and {B}{at}", "{A} with {B}{at}",
-    "[a picture] of {A} and {B}{at}", "{A} together with {B}{at}", "{both}{A} and {B} can be seen{at}",
-    "there {A.is} {A} as well as {B}{at}", "{A} and {B} are shown{at}",
+    "{A} and {B}{at}",
+    "{A} and {B}{at}",
+    "{A} and {B}{at}",
+    "there {A.is} {A} and {B}{at}",
+    "{A} with {B}{at}",
+    "[a picture] of {A} and {B}{at}",
+    "{A} together with {B}{at}",
+    "{both}{A} and {B} can be seen{at}",
+    "there {A.is} {A} as well as {B}{at}",
+    "{A} and {B} are shown{at}",
 )
 _BOND = (
-    "{A} {r} {B}{at}", "{A} {r} {B}{at}", "{A} {A.v} {r} {B}{at}", "{A} {A.v} {r} {B}{at}",
-    "{A} {A.is} {A.ing} {r} {B}{at}", "{A} {A.is} {A.ing} {r} {B}{at}", "{A} {A.ing} {r} {B}{at}",
-    "{A} {A.ing} {r} {B}{at}", "there {A.is} {A} {r} {B}{at}", "there {A.is} {A} {A.ing} {r} {B}{at}",
-    "{A} {A.is} {r} {B}{at}", "{A} that {A.v} {r} {B}{at}", "there {A.is} {A} that {A.v} {r} {B}{at}",
-    "{B} with {A} {r} {B.it}{at}", "{B} with {A} {A.ing} {r} {B.it}{at}", "{R} {B} {A.is} {A}{at}",
-    "{A} can be seen {r} {B}{at}", "{A} {A.is} shown {r} {B}{at}", "[a picture] of {A} {r} {B}{at}",
+    "{A} {r} {B}{at}",
+    "{A} {r} {B}{at}",
+    "{A} {A.v} {r} {B}{at}",
+    "{A} {A.v} {r} {B}{at}",
+    "{A} {A.is} {A.ing} {r} {B}{at}",
+    "{A} {A.is} {A.ing} {r} {B}{at}",
+    "{A} {A.ing} {r} {B}{at}",
+    "{A} {A.ing} {r} {B}{at}",
+    "there {A.is} {A} {r} {B}{at}",
+    "there {A.is} {A} {A.ing} {r} {B}{at}",
+    "{A} {A.is} {r} {B}{at}",
+    "{A} that {A.v} {r} {B}{at}",
+    "there {A.is} {A} that {A.v} {r} {B}{at}",
+    "{B} with {A} {r} {B.it}{at}",
+    "{B} with {A} {A.ing} {r} {B.it}{at}",
+    "{R} {B} {A.is} {A}{at}",
+    "{A} can be seen {r} {B}{at}",
+    "{A} {A.is} shown {r} {B}{at}",
+    "[a picture] of {A} {r} {B}{at}",
     "{B} that {B.has} {A} {r} {B.it}{at}",
 )
 _SIDE_BY_SIDE = ("{A} and {B} are side by side{at}", "{A} and {B} right next to each other{at}")
 _LIST = (
-    "{A}, {B} and {C}{at}", "{A}, {B}, and {C}{at}", "there {A.is} {A}, {B} and {C}{at}", "{A} and {B} with {C}{at}",
-    "[a picture] of {A}, {B} and {C}{at}", "{A}, {B} and {C} can be seen{at}", "{A} along with {B} and {C}{at}",
+    "{A}, {B} and {C}{at}",
+    "{A}, {B}, and {C}{at}",
+    "there {A.is} {A}, {B} and {C}{at}",
+    "{A} and {B} with {C}{at}",
+    "[a picture] of {A}, {B} and {C}{at}",
+    "{A}, {B} and {C} can be seen{at}",
+    "{A} along with {B} and {C}{at}",
 )
 _BOND_AND = (
-    "{A} {r} {B}, and {C}{at}", "{A} {A.v} {r} {B}, and there {C.is} {C}{at} too", "{C}, and {A} {A.ing} {r} {B}{at}",
-    "there {C.is} {C}, and {A} {A.is} {A.ing} {r} {B}{at}", "{A} {A.is} {r} {B} while {C} can be seen{at}",
+    "{A} {r} {B}, and {C}{at}",
+    "{A} {A.v} {r} {B}, and there {C.is} {C}{at} too",
+    "{C}, and {A} {A.ing} {r} {B}{at}",
+    "there {C.is} {C}, and {A} {A.is} {A.ing} {r} {B}{at}",
+    "{A} {A.is} {r} {B} while {C} can be seen{at}",
     "there {A.is} {A} {r} {B}, and also {C}{at}",
 )
 _CHAIN = (
-    "{A} {r} {B}, which {B.is} {s} {C}{at}", "{A} {A.v} {r} {B} that {B.is} {s} {C}{at}",
-    "{A} {A.is} {A.ing} {r} {B}, which {B.v} {s} {C}{at}", "there {A.is} {A} {r} {B} that {B.v} {s} {C}{at}",
+    "{A} {r} {B}, which {B.is} {s} {C}{at}",
+    "{A} {A.v} {r} {B} that {B.is} {s} {C}{at}",
+    "{A} {A.is} {A.ing} {r} {B}, which {B.v} {s} {C}{at}",
+    "there {A.is} {A} {r} {B} that {B.v} {s} {C}{at}",
 )
 _FORK = (
-    "{A} {r} {B} and {s} {C}{at}", "{A} {A.v} {r} {B} and {s} {C}{at}", "{A} {A.is} {A.ing} {r} {B} and {s} {C}{at}",
-    "there {A.is} {A} {r} {B} and {s} {C}{at}", "{A} that {A.is} {r} {B} and {s} {C}{at}",
+    "{A} {r} {B} and {s} {C}{at}",
+    "{A} {A.v} {r} {B} and {s} {C}{at}",
+    "{A} {A.is} {A.ing} {r} {B} and {s} {C}{at}",
+    "there {A.is} {A} {r} {B} and {s} {C}{at}",
+    "{A} that {A.is} {r} {B} and {s} {C}{at}",
 )
 _ANCHOR = (
-    "{A} and {C} {r} {B}{at}", "{A} and {C} are {r} {B}{at}", "there {A.is} {A} and {C} {r} {B}{at}",
-    "{B} with {A} and {C} {r} {B.it}{at}", "{both}{A} and {C} are {r} {B}{at}",
+    "{A} and {C} {r} {B}{at}",
+    "{A} and {C} are {r} {B}{at}",
+    "there {A.is} {A} and {C} {r} {B}{at}",
+    "{B} with {A} and {C} {r} {B.it}{at}",
+    "{both}{A} and {C} are {r} {B}{at}",
 )
 
 
@@ -113,8 +157,13 @@ def _shape(plan: Plan) -> tuple[str, ...]:
     if number == 2:
         close = bonds and plan.bonds[0].name == "next to"
         return (_BOND + _SIDE_BY_SIDE if close else _BOND) if bonds else _PAIR
-    return {(): _LIST, ((0, 1),): _BOND_AND, ((0, 1), (1, 2)): _CHAIN, ((0, 1), (0, 2)): _FORK,
-            ((0, 1), (2, 1)): _ANCHOR}[tuple(bonds)]
+    return {
+        (): _LIST,
+        ((0, 1),): _BOND_AND,
+        ((0, 1), (1, 2)): _CHAIN,
+        ((0, 1), (0, 2)): _FORK,
+        ((0, 1), (2, 1)): _ANCHOR,
+    }[tuple(bonds)]
 
 
 def caption_for(seed: int, scene: Scene, *stream: str | int, knobs: Knobs | None = None) -> Caption:
@@ -188,8 +237,14 @@ class _Words:
         name = rng.choice(names) if rng.random() < knobs.synonymy else names[0]
         words = self._adjectives(mention) + (name.many if mention.count > 1 else name.one)
         role = "object" if mention.objects else "invention"
-        facts = {"head": name.head, "role": role, "kind": mention.kind, "objects": mention.objects,
-                 "ambiguous": mention.ambiguous, "number": "plur" if mention.count > 1 else "sing"}
+        facts = {
+            "head": name.head,
+            "role": role,
+            "kind": mention.kind,
+            "objects": mention.objects,
+            "ambiguous": mention.ambiguous,
+            "number": "plur" if mention.count > 1 else "sing",
+        }
         if mention.count == 2 and rng.random() < 0.15:
             group = rng.choice(("a pair", "a couple"))
             return [Phrase(group, group.split()[1], "abstract"), " of ", Phrase(words, **facts)]
@@ -218,10 +273,17 @@ _FORMS: dict[str, Callable[[Mention, Verb], list[Piece]]] = {
     "has": lambda m, v: ["have" if m.count > 1 else "has"],
     "v": lambda m, v: [v[1 if m.count > 1 else 0]],
     "ing": lambda m, v: [v[2]],
-    "it": lambda m, v: [Phrase(
-        "them" if m.count > 1 else "it", "they" if m.count > 1 else "it", "pronoun", kind=m.kind,
-        number="plur" if m.count > 1 else "sing", objects=m.objects, ambiguous=m.ambiguous,
-    )],
+    "it": lambda m, v: [
+        Phrase(
+            "them" if m.count > 1 else "it",
+            "they" if m.count > 1 else "it",
+            "pronoun",
+            kind=m.kind,
+            number="plur" if m.count > 1 else "sing",
+            objects=m.objects,
+            ambiguous=m.ambiguous,
+        )
+    ],
 }
 
 
@@ -258,5 +320,5 @@ def _write(pieces: list[Piece], plan: Plan, rng: random.Random) -> Caption:
         text = text[0].upper() + text[1:]
     if period:
         text += "."
-    phrases = tuple(replace(p, text=text[p.start:p.end]) for p in phrases)
+    phrases = tuple(replace(p, text=text[p.start : p.end]) for p in phrases)
     return Caption(text, phrases, plan)

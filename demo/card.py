@@ -73,11 +73,20 @@ def card(seed: int, scenes: int, texts: Mapping[str, str], kinds: Mapping[str, i
     invented = sum(any(p["role"] == "invention" for p in rows) for rows in phrases.values()) / len(phrases)
     tasks = _task_sizes(texts)
     return _CARD.format(
-        seed=seed, scenes=scenes, captions=len(captions), objects=len(instances["annotations"]),
-        categories=len(instances["categories"]), phrases=len(flat), sentences=texts["sentences.txt"].count("\n"),
-        pairs=sum(tasks.values()), colours=len({row["colour"] for row in instances["annotations"]}),
-        kinds=", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds)), left_out=round(100 * left_out),
-        unsaid=round(100 * unsaid), invented=round(100 * invented), ambiguous=sum(p["ambiguous"] for p in flat),
+        seed=seed,
+        scenes=scenes,
+        captions=len(captions),
+        objects=len(instances["annotations"]),
+        categories=len(instances["categories"]),
+        phrases=len(flat),
+        sentences=texts["sentences.txt"].count("\n"),
+        pairs=sum(tasks.values()),
+        colours=len({row["colour"] for row in instances["annotations"]}),
+        kinds=", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds)),
+        left_out=round(100 * left_out),
+        unsaid=round(100 * unsaid),
+        invented=round(100 * invented),
+        ambiguous=sum(p["ambiguous"] for p in flat),
         roles="\n".join(f"- {role} ({roles[role]}): {meaning}" for role, meaning in _ROLES.items()),
         sts="\n".join(f"- {name}: {number} pairs" for name, number in tasks.items()),
     )

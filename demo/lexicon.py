@@ -42,22 +42,39 @@ NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 
 # verb: third person singular, plural, participle
 Verb = tuple[str, str, str]
-_SIT, _STAND, _LIE, _REST = (("sits", "sit", "sitting"), ("stands", "stand", "standing"), ("lies", "lie", "lying"),
-                             ("rests", "rest", "resting"))
+_SIT, _STAND, _LIE, _REST = (
+    ("sits", "sit", "sitting"),
+    ("stands", "stand", "standing"),
+    ("lies", "lie", "lying"),
+    ("rests", "rest", "resting"),
+)
 _FLY, _FLOAT, _HANG = ("flies", "fly", "flying"), ("floats", "float", "floating"), ("hangs", "hang", "hanging")
 _GROW, _PARK = ("grows", "grow", "growing"), ("is parked", "are parked", "parked")
 VERBS: dict[tuple[str, str], tuple[Verb, ...]] = {  # by kind and zone
-    ("ball", "ground"): (_LIE, _REST), ("balloon", "air"): (_FLOAT, _HANG), ("bird", "air"): (_FLY,),
-    ("bird", "ground"): (_STAND, _SIT), ("boat", "water"): (_FLOAT, ("sails", "sail", "sailing")),
-    ("car", "ground"): (_PARK, _STAND), ("cat", "ground"): (_SIT,), ("cup", "ground"): (_STAND, _SIT),
-    ("dog", "ground"): (_STAND,), ("fish", "water"): (("swims", "swim", "swimming"),),
-    ("flower", "ground"): (_GROW, _STAND), ("hat", "ground"): (_LIE, _REST), ("house", "ground"): (_STAND,),
+    ("ball", "ground"): (_LIE, _REST),
+    ("balloon", "air"): (_FLOAT, _HANG),
+    ("bird", "air"): (_FLY,),
+    ("bird", "ground"): (_STAND, _SIT),
+    ("boat", "water"): (_FLOAT, ("sails", "sail", "sailing")),
+    ("car", "ground"): (_PARK, _STAND),
+    ("cat", "ground"): (_SIT,),
+    ("cup", "ground"): (_STAND, _SIT),
+    ("dog", "ground"): (_STAND,),
+    ("fish", "water"): (("swims", "swim", "swimming"),),
+    ("flower", "ground"): (_GROW, _STAND),
+    ("hat", "ground"): (_LIE, _REST),
+    ("house", "ground"): (_STAND,),
     ("kite", "air"): (_FLY,),
-    ("star", "air"): (("shines", "shine", "shining"), _HANG), ("table", "ground"): (_STAND,),
-    ("tree", "ground"): (_GROW, _STAND), ("umbrella", "ground"): (_STAND,),
+    ("star", "air"): (("shines", "shine", "shining"), _HANG),
+    ("table", "ground"): (_STAND,),
+    ("tree", "ground"): (_GROW, _STAND),
+    ("umbrella", "ground"): (_STAND,),
 }
 ON_VERBS: dict[str, tuple[Verb, ...]] = {  # of what stands on something
-    "bird": (("perches", "perch", "perching"), _SIT), "cat": (_SIT,), "dog": (_STAND,), "flower": (_STAND,),
+    "bird": (("perches", "perch", "perching"), _SIT),
+    "cat": (_SIT,),
+    "dog": (_STAND,),
+    "flower": (_STAND,),
 }
 ON_DEFAULT: tuple[Verb, ...] = (_REST, _SIT)
 
@@ -73,17 +90,24 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 
 # A place is said in words that suit what is there: all of it on the ground, on the water, or anything at all.
 PLACES: dict[str, dict[str, tuple[str, ...]]] = {
-    "beach": {"ground": ("on [the beach]", "on [the sand]", "at [the beach]", "on [a sandy beach]"),
-              "any": ("at [the beach]", "at [the seaside]")},
-    "meadow": {"ground": ("on [the grass]", "in [a meadow]", "in [a green field]", "in [the grass]"),
-               "any": ("in [a meadow]", "in [the countryside]")},
+    "beach": {
+        "ground": ("on [the beach]", "on [the sand]", "at [the beach]", "on [a sandy beach]"),
+        "any": ("at [the beach]", "at [the seaside]"),
+    },
+    "meadow": {
+        "ground": ("on [the grass]", "in [a meadow]", "in [a green field]", "in [the grass]"),
+        "any": ("in [a meadow]", "in [the countryside]"),
+    },
     "night": {"any": ("at [night]", "in [the dark]", "under [a night sky]")},
-    "room": {"ground": ("on [the floor]", "in [a room]", "inside [a room]"),
-             "any": ("in [a room]", "inside [a room]", "indoors")},
+    "room": {
+        "ground": ("on [the floor]", "in [a room]", "inside [a room]"),
+        "any": ("in [a room]", "inside [a room]", "indoors"),
+    },
     "sea": {"water": ("in [the water]", "in [the sea]", "in [the ocean]"), "any": ("at [sea]", "at [the ocean]")},
-    "snow": {"ground": ("in [the snow]", "on [the snow]", "on [the snowy ground]"),
-             "any": ("in [the snow]", "in [winter]")},
-    "street": {"ground": ("on [the street]", "on [the road]", "in [the street]"),
-               "any": ("in [a city]", "in [town]")},
+    "snow": {
+        "ground": ("in [the snow]", "on [the snow]", "on [the snowy ground]"),
+        "any": ("in [the snow]", "in [winter]"),
+    },
+    "street": {"ground": ("on [the street]", "on [the road]", "in [the street]"), "any": ("in [a city]", "in [town]")},
 }
 ABSTRACT = frozenset({"left", "right", "pair", "couple", "picture", "drawing", "image", "night", "dark", "winter"})

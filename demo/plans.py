@@ -102,8 +102,7 @@ def _shared(values: Sequence[str]) -> str | None:
 def matching(scene: Scene, kind: str, colour: str | None, size: str | None) -> tuple[int, ...]:
     """Ids of the objects that the words fit."""
     return tuple(
-        o.id for o in scene.objects
-        if o.kind == kind and colour in (None, o.colour) and size in (None, o.size)
+        o.id for o in scene.objects if o.kind == kind and colour in (None, o.colour) and size in (None, o.size)
     )
 
 
@@ -133,7 +132,9 @@ def _holding(scene: Scene, a: Mention, b: Mention) -> list[str]:
 def _bonds(scene: Scene, mentions: list[Mention], rng: random.Random) -> tuple[list[Mention], list[Bond]]:
     """The mentions in an order that suits the relations chosen among them."""
     links = {
-        (i, j): names for i in range(len(mentions)) for j in range(len(mentions))
+        (i, j): names
+        for i in range(len(mentions))
+        for j in range(len(mentions))
         if i != j and (names := [n for n in _holding(scene, mentions[i], mentions[j]) if n != "under"])
     }
     if not links or rng.random() < 0.15:

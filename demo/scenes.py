@@ -134,7 +134,7 @@ def overlap(a: Object, b: Object) -> int:
 def all_visible(objects: list[Object]) -> bool:
     """Whether every object surely keeps `MIN_VISIBLE` of its mask: boxes of later objects are counted as if full."""
     for i, back in enumerate(objects):
-        covered = sum(overlap(back, front) for front in objects[i + 1:])
+        covered = sum(overlap(back, front) for front in objects[i + 1 :])
         if covered > (1 - MIN_VISIBLE) * KINDS[back.kind].fill * back.w * back.h:
             return False
     return True
@@ -147,6 +147,7 @@ def in_order(objects: list[Object]) -> list[Object]:
     def depth(o: Object) -> tuple[int, float, int]:
         stands = base[o.on] + 0.5 if o.on is not None else o.bottom
         return (0 if o.zone == "air" else 1, stands, o.id)
+
     return sorted(objects, key=depth)
 
 
@@ -164,9 +165,9 @@ def sample_scene(seed: int, *stream: str | int) -> Scene:
                 placed.append(thing)
     placed = in_order(placed)
     new_id = {o.id: i for i, o in enumerate(placed)}
-    return Scene(backdrop, clutter, tuple(
-        replace(o, id=new_id[o.id], on=None if o.on is None else new_id[o.on]) for o in placed
-    ))
+    return Scene(
+        backdrop, clutter, tuple(replace(o, id=new_id[o.id], on=None if o.on is None else new_id[o.on]) for o in placed)
+    )
 
 
 def fits(kind: str, backdrop: str) -> bool:
@@ -226,9 +227,7 @@ def _place(
     return None
 
 
-def _spot(
-    kind: str, w: int, h: int, host: Object | None, backdrop: str, rng: random.Random
-) -> tuple[int, int, str]:
+def _spot(kind: str, w: int, h: int, host: Object | None, backdrop: str, rng: random.Random) -> tuple[int, int, str]:
     """A random place for the box: x, y and the zone it stands in."""
     if host is not None:
         give = max(0, (host.w - w) // 6) if host.kind in ("car", "table", "house") else 0
@@ -248,8 +247,15 @@ def _spot(
 
 # --- relations -------------------------------------------------------------------------------------------------------
 
-CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above", "next to": "next to",
-            "on": "under", "under": "on"}
+CONVERSE = {
+    "left of": "right of",
+    "right of": "left of",
+    "above": "below",
+    "below": "above",
+    "next to": "next to",
+    "on": "under",
+    "under": "on",
+}
 
 
 def relation(a: Object, b: Object) -> tuple[str, ...]:

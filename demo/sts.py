@@ -28,8 +28,12 @@ def _canonical(bond: Bond) -> Bond:
 
 def _alike(a: Mention, b: Mention) -> int:
     """Weight of what two mentions of one kind both assert."""
-    return (KIND + COUNT * (a.count == b.count) + COLOUR * (a.colour is not None and a.colour == b.colour)
-            + SIZE * (a.size is not None and a.size == b.size))
+    return (
+        KIND
+        + COUNT * (a.count == b.count)
+        + COLOUR * (a.colour is not None and a.colour == b.colour)
+        + SIZE * (a.size is not None and a.size == b.size)
+    )
 
 
 def weight(plan: Plan) -> int:
@@ -74,8 +78,11 @@ def judgment(premise: Plan, hypothesis: Plan) -> str:
         return "ENTAILMENT"
     for i, j in same.items():
         a, b = premise.mentions[i], hypothesis.mentions[j]
-        clash = [x for x in ("colour", "size", "count") if None not in (getattr(a, x), getattr(b, x))
-                 and getattr(a, x) != getattr(b, x)]
+        clash = [
+            x
+            for x in ("colour", "size", "count")
+            if None not in (getattr(a, x), getattr(b, x)) and getattr(a, x) != getattr(b, x)
+        ]
         if clash:
             return "CONTRADICTION"
     theirs = {frozenset((bond.a, bond.b)): _canonical(bond) for bond in hypothesis.bonds}
@@ -123,8 +130,14 @@ def _kind(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
     hosts = {plan.mentions[b.b].kind for b in plan.bonds if b.name == "on" and b.a == i}
     if any(b.name == "on" and b.b == i for b in plan.bonds):
         return None
-    options = [k for k in KINDS if fits(k, scene.backdrop) and plan.mentions[i].zone in (*KINDS[k].zones, "any")
-               and k not in taken and all(k in RIDERS[host] for host in hosts)]
+    options = [
+        k
+        for k in KINDS
+        if fits(k, scene.backdrop)
+        and plan.mentions[i].zone in (*KINDS[k].zones, "any")
+        and k not in taken
+        and all(k in RIDERS[host] for host in hosts)
+    ]
     return _set(plan, i, kind=rng.choice(options)) if options else None
 
 
@@ -164,15 +177,26 @@ def _add(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
 
 
 def _place(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
-    options = [b for b in sorted(BACKDROPS) if b != plan.place and all(
-        fits(m.kind, b) and (m.zone == "any" or getattr(BACKDROPS[b], m.zone)) for m in plan.mentions)]
+    options = [
+        b
+        for b in sorted(BACKDROPS)
+        if b != plan.place
+        and all(fits(m.kind, b) and (m.zone == "any" or getattr(BACKDROPS[b], m.zone)) for m in plan.mentions)
+    ]
     return replace(plan, place=rng.choice([*options, None])) if plan.place else None
 
 
 Edit = Callable[[Plan, Scene, random.Random], Plan | None]
 EDITS: dict[str, Edit] = {
-    "addition": _add, "colour": _colour, "count": _count, "kind": _kind, "omission": _omit, "place": _place,
-    "relation": _relation, "roles": _roles, "size": _size,
+    "addition": _add,
+    "colour": _colour,
+    "count": _count,
+    "kind": _kind,
+    "omission": _omit,
+    "place": _place,
+    "relation": _relation,
+    "roles": _roles,
+    "size": _size,
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,19 @@ def stage_pid(folder, stage):
         return None
 
 
+def forget(folder, stage):
+    """Makes a stage's work undone: its scratch records, DVC's lock and its run cache."""
+    for record in (folder / f".scratch/small/{stage}").glob("*.json"):
+        record.unlink()
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    shutil.rmtree(folder / ".dvc/cache/runs", ignore_errors=True)
+
+
+def of_stage(all_digests, stage):
+    prefix = f"small/{stage}/"
+    return {name.removeprefix(prefix): digest for name, digest in all_digests.items() if name.startswith(prefix)}
+
+
 def computed(said):
     return int(re.search(r"(\d+) shards computed", said)[1])
 
@@ -78,22 +92,13 @@ def test_the_stage_is_killed(stage, disturbed, undisturbed):
     said = dvc(disturbed, "repro", "--single-item", stage)
     assert computed(said) == SHARDS - kept <= SHARDS - 2
     assert f"{kept} from the scratch store" in said
-    ours = digests(disturbed / f"data/small/{stage}")
-    assert ours == {
-        k.removeprefix(f"small/{stage}/"): v for k, v in undisturbed.items() if k.startswith(f"small/{stage}/")
-    }
+    assert digests(disturbed / f"data/small/{stage}") == of_stage(undisturbed, stage)
 
 
 @pytest.mark.parametrize("stage", SHARDED)
-def test_dvc_is_killed(stage, tmp_path_factory, disturbed, undisturbed):
+def test_dvc_is_killed(stage, disturbed, undisturbed):
     """The stage outlives its dvc; a second run must not work beside it, and takes over what it made."""
-    for record in (disturbed / f".scratch/small/{stage}").glob("*.json"):
-        record.unlink()
-    run(disturbed, "git", "checkout", "-q", "--", "params.yaml")
-    (disturbed / "dvc.lock").write_text("")
-    for cached in (disturbed / ".dvc/cache/runs").rglob("*"):
-        if cached.is_file():
-            cached.unlink()
+    forget(disturbed, stage)
     runner = start(disturbed, stage)
     wait_for(lambda: finished(disturbed, stage) >= 1)
     pid = stage_pid(disturbed, stage)
@@ -106,10 +111,24 @@ def test_dvc_is_killed(stage, tmp_path_factory, disturbed, undisturbed):
     assert finished(disturbed, stage) == SHARDS, "no shard was computed twice or lost"
     said = dvc(disturbed, "repro", "--single-item", stage)
     assert "0 shards computed, 4 from the scratch store" in said or "didn't change" in said
-    ours = digests(disturbed / f"data/small/{stage}")
-    assert ours == {
-        k.removeprefix(f"small/{stage}/"): v for k, v in undisturbed.items() if k.startswith(f"small/{stage}/")
-    }
+    assert digests(disturbed / f"data/small/{stage}") == of_stage(undisturbed, stage)
+
+
+@pytest.mark.parametrize("stage", SHARDED)
+def test_the_flow_is_killed(stage, disturbed, undisturbed):
+    """What starts dvc for Prefect dies (kill -9): its guard ends dvc and the stage, and the next run goes on."""
+    forget(disturbed, stage)
+    script = f"from pipeline import child; child.start(child.dvc('repro', '--single-item', '{stage}')).wait()"
+    environment = checkout_environment(disturbed, SLOW)
+    flow = subprocess.Popen([sys.executable, "-c", script], cwd=disturbed, env=environment, start_new_session=True)
+    wait_for(lambda: finished(disturbed, stage) >= 1)
+    flow.kill()
+    flow.wait(60)
+    wait_for(lambda: stage_pid(disturbed, stage) is None)
+    kept = finished(disturbed, stage)
+    said = dvc(disturbed, "repro", "--single-item", stage)
+    assert computed(said) == SHARDS - kept and f"{kept} from the scratch store" in said
+    assert digests(disturbed / f"data/small/{stage}") == of_stage(undisturbed, stage)
 
 
 def test_workers_die_with_their_stage(tmp_path):
