@@ -51,7 +51,9 @@ def from_annotation(segmentation: object, height: int, width: int) -> bytes | No
         if isinstance(counts, list):
             return coco.frPyObjects(segmentation, height, width)["counts"]
         return counts.encode() if isinstance(counts, str) else counts
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - pycocotools raises bare Exception on what it does not know
         raise InputError(f"annotated mask cannot be read ({error})") from None
 
 

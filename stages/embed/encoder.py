@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
@@ -43,7 +44,7 @@ class Encoder:
             model, info = AutoModel.from_pretrained(
                 path, local_files_only=True, output_loading_info=True, dtype=self.dtype
             )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be loaded as a vision encoder ({str(error).splitlines()[0]})") from None
         missing = [key for key in info["missing_keys"] if "pooler." not in key]
         if missing or info["mismatched_keys"]:

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from ruamel.yaml import YAML
+from small import ROOT
 
 from pipeline import cli, params, presets, weights
 from pipeline.errors import InputError

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from dvc.repo import Repo
 from pydantic import BaseModel
 from ruamel.yaml import YAML
-from small import in_process, make_collection
+from small import ROOT, in_process, make_collection
 
 from pipeline import graph, params
 from pipeline.errors import InputError, ParamsError

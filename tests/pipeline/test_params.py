@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from small import ROOT
 
 from pipeline import params
 from pipeline.errors import InputError, ParamsError

@@ -170,7 +170,7 @@ def test_curves_take_the_pages_colours(page: str) -> None:
 
 def test_what_it_ran_from_is_told_without_places(page: str, world: World) -> None:
     text = flat("".join(Parsed(page).inside["section"]))
-    assert "cd" * 32 in text and 'words ["<i>", "b"]' in text and "learning_rate 0.0005" in text
+    assert "cd" * 32 in text and 'words ["<i>", "b"]' in text and "learning_rate 0.001" in text
     assert str(ROOT) not in page and "demo/world" not in page
 
 

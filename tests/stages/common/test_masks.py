@@ -1,0 +1,102 @@
+"""Masks and candidates: areas, boxes and unions by pixels, and which masks a phrase may denote."""
+
+import numpy as np
+import pytest
+
+from pipeline import tables
+from pipeline.errors import InputError
+from stages.common import rle
+from stages.common.candidates import candidates
+
+
+def square(x0, y0, x1, y1, height=20, width=30):
+    mask = np.zeros((height, width), bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_rle_is_exact():
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        mask = draw.random((17, 23)) < draw.random()
+        counts = rle.encode(mask)
+        assert (rle.decode(counts, 17, 23) == mask).all() and rle.area(counts, 17, 23) == mask.sum()
+    assert rle.box(rle.encode(square(3, 4, 10, 9)), 20, 30) == (3, 4, 10, 9)
+    both = rle.union([rle.encode(square(0, 0, 5, 5)), rle.encode(square(3, 3, 9, 9))], 20, 30)
+    assert (rle.decode(both, 20, 30) == (square(0, 0, 5, 5) | square(3, 3, 9, 9))).all()
+
+
+def test_polygons_and_both_kinds_of_rle_are_read():
+    polygon = [[3, 4, 10, 4, 10, 9, 3, 9]]
+    counts = rle.from_annotation(polygon, 20, 30)
+    assert rle.area(counts, 20, 30) == 35
+    compressed = {"size": [20, 30], "counts": counts.decode()}
+    assert rle.from_annotation(compressed, 20, 30) == counts
+    runs = {"size": [2, 3], "counts": [1, 2, 3]}
+    assert rle.decode(rle.from_annotation(runs, 2, 3), 2, 3).T.flatten().tolist() == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert rle.from_annotation([], 20, 30) is None
+    for bad in ({"size": [3, 3], "counts": "x"}, {"counts": []}, "text", [[1, 2]]):
+        with pytest.raises(InputError):
+            rle.from_annotation(bad, 20, 30)
+
+
+def test_box_iou():
+    assert rle.box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert rle.box_iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0.0
+
+
+def tables_of(count, masks):
+    phrase = {
+        "id": "c@0-8",
+        "image_id": "i",
+        "caption_id": "c",
+        "start": 0,
+        "end": 8,
+        "text": "two dogs",
+        "head": "dog",
+    }
+    phrases = tables.build("phrases", [phrase | {"number": "plur", "count": count, "key": "dog", "kind": "noun"}])
+    boxes, rows = [], []
+    for rank, mask in enumerate(masks):
+        counts = rle.encode(mask)
+        x0, y0, x1, y1 = rle.box(counts, 20, 30)
+        box = {
+            "id": f"b{rank}",
+            "image_id": "i",
+            "phrase_id": "c@0-8",
+            "rank": rank,
+            "x0": x0,
+            "y0": y0,
+            "x1": x1,
+            "y1": y1,
+        }
+        boxes.append(box | {"score": 0.9 - 0.1 * rank, "label": "dog", "object_id": None})
+        rows.append({"id": f"b{rank}", "image_id": "i", "box_id": f"b{rank}", "height": 20, "width": 30, "counts": counts}
+                    | {"area": int(mask.sum()), "predicted_iou": 0.9, "stability": 1.0})  # fmt: skip
+    return phrases, tables.build("boxes", boxes), tables.build("masks", rows)
+
+
+def test_a_counted_plural_gets_the_union_of_exactly_so_many_masks():
+    masks = [square(0, 0, 5, 5), square(10, 10, 15, 18)]
+    ((_, made),) = candidates(*tables_of(2, masks))
+    union = made[-1]
+    assert [c.objects for c in made] == [1, 1, 2]
+    assert union.box == (0, 0, 15, 18) and union.score == pytest.approx(0.8)
+    assert (rle.decode(union.counts, 20, 30) == masks[0] | masks[1]).all()
+    ((_, made),) = candidates(*tables_of(3, masks))
+    assert [c.objects for c in made] == [1, 1]
+    ((_, made),) = candidates(*tables_of(None, masks))
+    assert [c.objects for c in made] == [1, 1]
+
+
+def test_equal_pixels_share_a_feature():
+    ((_, made),) = candidates(*tables_of(None, [square(0, 0, 5, 5), square(0, 0, 5, 5), square(0, 0, 5, 6)]))
+    ids = [c.feature_id for c in made]
+    assert ids[0] == ids[1] != ids[2]
