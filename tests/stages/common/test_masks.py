@@ -78,8 +78,8 @@ def tables_of(count, masks):
             "y1": y1,
         }
         boxes.append(box | {"score": 0.9 - 0.1 * rank, "label": "dog", "object_id": None})
-        rows.append({"id": f"b{rank}", "image_id": "i", "box_id": f"b{rank}", "height": 20, "width": 30, "counts": counts}
-                    | {"area": int(mask.sum()), "predicted_iou": 0.9, "stability": 1.0})  # fmt: skip
+        row = {"id": f"b{rank}", "image_id": "i", "box_id": f"b{rank}", "height": 20, "width": 30, "counts": counts}
+        rows.append(row | {"area": int(mask.sum()), "predicted_iou": 0.9, "stability": 1.0})
     return phrases, tables.build("boxes", boxes), tables.build("masks", rows)
 
 
