@@ -17,10 +17,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.errors import ResourceError, StageError, Terminated, tell
+from pipeline.errors import ResourceError, StageError, Terminated, TransientError, tell
 from pipeline.files import write_json
 
 RUN_DIR = Path(".run")
+
+# What a network file system or a busy device says of itself and may not say a minute later.
+_PASSING = {errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN,
+            errno.ENETUNREACH, errno.ESTALE, errno.ETIMEDOUT}  # fmt: skip
 
 
 def exit_file(cell: str) -> Path:
@@ -65,6 +69,8 @@ def _outcome(cell: str, body: Callable[[], None]) -> tuple[int, str]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return 5, f"no space left on the disk ({error.filename}); free some and run again, finished shards are kept"
+        if error.errno in _PASSING:
+            return TransientError.code, f"{error.strerror} ({error.filename}); this may pass, run again"
         traceback.print_exc()
         return 1, f"unexpected {type(error).__name__}: {error}; this is a bug, please report it with the lines above"
     except Exception as error:  # noqa: BLE001 - the one boundary where everything is told
