@@ -17,6 +17,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from pipeline.errors import InputError, ParamsError
 from pipeline.files import write_text
 from pipeline.mistakes import keys, listed, mistakes_in, suggest
+from pipeline.splice import splice
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -161,7 +162,7 @@ class Train(Section):
     )
     epochs: int = Field(1, ge=1, description="passes over the mixed schedule")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; null: the epochs decide")
-    batch: int = Field(64, ge=2, description="rows a batch, text and pair batches alike")
+    batch_size: int = Field(64, ge=2, description="rows a batch, text and pair batches alike")
     learning_rate: float = Field(3e-5, gt=0, description="peak learning rate; falls linearly to 0")
     max_length: int = Field(32, ge=4, description="most tokens a text keeps in training")
     objects_per_caption: int = Field(1, ge=1, description="object-phrase pairs sampled a caption and step")
@@ -270,15 +271,22 @@ def update(path: Path, changes: dict[str, Any]) -> Params:
             place[last] = value
         else:
             mistakes.append(f"{key}: unknown parameter{suggest(Params, key)}")
+    if mistakes := sorted({*mistakes, *mistakes_in(Params, document)}):
+        raise listed(path, mistakes)
+    params = Params.model_validate(document)
+    if (new := _rewritten(path, text, document, changes)) != text:
+        write_text(path, new)
+    return params
+
+
+def _rewritten(path: Path, text: str, document: Any, changes: dict[str, Any]) -> str:
+    """The file's text with the changes that `document` already has: spliced in where possible, else dumped anew."""
+    spliced = splice(text, _parse(path, text), changes)
+    if spliced is not None and _parse(path, spliced) == document:
+        return spliced
     stream = io.StringIO()
     _yaml().dump(document, stream)
-    values = _parse(path, stream.getvalue())
-    if mistakes := sorted({*mistakes, *mistakes_in(Params, values)}):
-        raise listed(path, mistakes)
-    params = Params.model_validate(values)
-    if stream.getvalue() != text:
-        write_text(path, stream.getvalue())
-    return params
+    return stream.getvalue()
 
 
 def replace(path: Path, text: str, force: bool) -> Path | None:

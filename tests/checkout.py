@@ -33,7 +33,7 @@ def make_checkout(folder: Path, images: int = 16, **changes: object) -> Path:
         "grid__recipes": ["untrained", "mcseo"],
         "train__max_steps": 4,
         "train__eval_every": 2,
-        "train__batch": 8,
+        "train__batch_size": 8,
         "evaluate__path": "sts",
         "report__gallery": 5,
     }

@@ -96,7 +96,7 @@ def overrides(params: Params) -> dict:
     """The section `train` in the words of `model.recipes`; null leaves a setting to the recipe."""
     section = params.train
     return {
-        "batch_size": section.batch,
+        "batch_size": section.batch_size,
         "learning_rate": section.learning_rate,
         "epochs": None if section.max_steps else section.epochs,
         "steps": section.max_steps,

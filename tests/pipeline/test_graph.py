@@ -94,7 +94,7 @@ GOLDEN = [
     ("train.pooling", "mean", "train report"),
     ("train.epochs", 9, "train report"),
     ("train.max_steps", 9, "train report"),
-    ("train.batch", 9, "train report"),
+    ("train.batch_size", 9, "train report"),
     ("train.learning_rate", 0.1, "train report"),
     ("train.max_length", 9, "train report"),
     ("train.objects_per_caption", 9, "train report"),

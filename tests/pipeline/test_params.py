@@ -70,6 +70,25 @@ def test_update_keeps_comments_and_order_and_changes_one_line(file):
     assert changed == [("  min_score: 0.35", "  min_score: 0.5")]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("ingest.splits", {"train": 0.5, "dev": 0.5, "test": 0.0}, None),
+        ("parse.drop_heads", ["top"], None),
+        ("align.min_similarity", 0.25, "  min_similarity: 0.25"),
+        ("train.temperature", None, "  temperature: null # null: the recipe's own"),
+        ("evaluate.note", "a: b # c", "  note: 'a: b # c'"),
+        ("dataset", "other", "dataset: other # artifacts go to data/demo/"),
+        ("ingest.deduplicate", False, "  deduplicate: false"),
+    ],
+)
+def test_update_writes_any_value_and_reads_it_back(file, key, value, line):
+    first = params.update(file, {key: value, "runtime.workers": 3})
+    assert params.load(file) == first and first.runtime.workers == 3
+    assert line is None or line in file.read_text().splitlines()
+    assert "# the text-only stream" in file.read_text(), "comments stay"
+
+
 def test_update_refuses_what_is_unknown_or_wrong_and_leaves_the_file(file):
     before = file.read_text()
     for changes in ({"align.min_scor": 0.5}, {"align.min_score": "high"}, {"nothing": 1}):

@@ -30,7 +30,7 @@ def write_cells(folder, **changes):
         "embed__path": str(ROOT / "demo/checkpoints/vision_random"),
         "train__path": str(ROOT / "demo/checkpoints/bert_tiny"),
         "evaluate__path": str(STS),
-        "train__batch": 8,
+        "train__batch_size": 8,
         "train__max_steps": 6,
         "train__eval_every": 3,
     }
@@ -106,7 +106,7 @@ def test_a_missing_task_is_shown_and_the_average_withheld(trained, tmp_path):
     [
         ({"train__path": "nowhere"}, ("mcseo", "0"), 3, "nowhere: no such folder"),
         ({"train__init": "pretrained"}, ("mcseo", "0"), 3, "bert_tiny"),
-        ({"train__batch": 4000}, ("simcse", "0"), 2, "lower batch_size"),
+        ({"train__batch_size": 4000}, ("simcse", "0"), 2, "lower batch_size"),
         ({"train__temperature": -1.0}, ("simcse", "0"), 2, "train.temperature"),
     ],
 )
