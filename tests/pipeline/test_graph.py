@@ -91,7 +91,7 @@ GOLDEN = [
     ("align.max_reject_rate", 0.5, "align"),
     ("train.path", "elsewhere", "train report"),
     ("train.init", "pretrained", "train report"),
-    ("train.pooling", "mean", "train report"),
+    ("train.pooling", "cls", "train report"),
     ("train.epochs", 9, "train report"),
     ("train.max_steps", 9, "train report"),
     ("train.batch_size", 9, "train report"),
