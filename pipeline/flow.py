@@ -21,6 +21,7 @@ from prefect.states import Failed, State
 from pipeline import child, params
 from pipeline.errors import StageError, TransientError
 from pipeline.graph import Graph
+from pipeline.ledger import plural
 from pipeline.process import RUN_DIR, exit_file, lock, read_exit
 
 PARAMS = Path("params.yaml")
@@ -160,7 +161,7 @@ def _ledger(dataset: str, stage: str) -> tuple[str, str]:
     try:
         ledger = json.loads((Path("metrics") / dataset / f"{stage}.json").read_text(encoding="utf-8"))["ledger"]
         return tuple(
-            ", ".join(f"{counts[side]:,} {unit}s" for unit, counts in ledger.items()) for side in ("in", "out")
+            ", ".join(f"{counts[side]:,} {plural(unit)}" for unit, counts in ledger.items()) for side in ("in", "out")
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "", ""
