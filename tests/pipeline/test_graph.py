@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import time
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from pipeline.errors import InputError, ParamsError
 from pipeline.runner import load_stage
 from pipeline.tables import WRITER
 
-CELLS = ("untrained-0", "simcse-0", "mcse-0", "mcseo-0")
+CELLS = ("simcse-0", "mcse-0", "mcseo-0")
 PARAMS = Path("params.yaml")
 
 # Which stages run when a parameter changes, and which may run after them. `train` and `evaluate` stand for all cells.
@@ -32,8 +31,8 @@ AFTER = {
     "align": "train evaluate report",
     "train report": "evaluate",
 }
-NEW_SEED = "train@untrained-1 train@simcse-1 train@mcse-1 train@mcseo-1"
-NEW_SCORES = "evaluate@untrained-1 evaluate@simcse-1 evaluate@mcse-1 evaluate@mcseo-1"
+NEW_SEED = "train@simcse-1 train@mcse-1 train@mcseo-1"
+NEW_SCORES = "evaluate@simcse-1 evaluate@mcse-1 evaluate@mcseo-1"
 GOLDEN = [
     # parameter, another value, the stages that run
     ("dataset", "other", "ingest parse detect segment embed align train evaluate report"),
@@ -105,7 +104,7 @@ GOLDEN = [
     ("train.object_weight", 0.9, "train report"),
     ("train.eval_every", 9, "train report"),
     ("train.dtype", "bf16", "train report"),
-    ("grid.recipes", ["mcseo", "mcse", "simcse", "untrained"], "report"),
+    ("grid.recipes", ["mcseo", "mcse", "simcse"], "report"),
     ("grid.seeds", [0, 1], f"{NEW_SEED} {NEW_SCORES} report"),
     ("evaluate.path", "elsewhere", "train evaluate report"),
     ("evaluate.note", "other", "evaluate report"),
@@ -168,14 +167,12 @@ def cells(names: str) -> set[str]:
     return found
 
 
-def test_nothing_changed_and_everything_is_fresh_and_told_quickly(workspace):
-    started = time.process_time()
+def test_nothing_changed_and_everything_is_fresh(workspace):
     steps = graph.Graph().plan()
-    assert time.process_time() - started < 4
     assert set(states(steps).values()) == {"fresh"}
-    assert graph.summary(steps) == "nothing to do: 15 stages fresh"
+    assert graph.summary(steps) == "nothing to do: 13 stages fresh"
     order = [step.stage for step in steps]
-    assert order[:7] == ["ingest", "parse", "detect", "segment", "embed", "align", "train@untrained-0"]
+    assert order[:7] == ["ingest", "parse", "detect", "segment", "embed", "align", "train@simcse-0"]
     assert order[-1] == "report"
 
 
@@ -286,7 +283,7 @@ def test_targets_bring_their_ancestors_and_unknown_ones_are_named(workspace):
     made = graph.Graph()
     assert made.order(["align"]) == ["ingest", "parse", "detect", "segment", "embed", "align"]
     assert made.order(["evaluate@mcse-0"])[-2:] == ["train@mcse-0", "evaluate@mcse-0"]
-    assert len(made.order(["train"])) == 10
+    assert len(made.order(["train"])) == 9
     with pytest.raises(ParamsError, match="'aling': no such stage in dvc.yaml; there are align, "):
         made.order(["aling"])
 
