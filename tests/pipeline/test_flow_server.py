@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -119,8 +120,15 @@ class Checkout:
         request = urllib.request.Request(
             f"{self.env['PREFECT_API_URL']}/{path}", data, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        # The server answers 503 while its SQLite file is locked, and asks to come again; Prefect's own client does.
+        for patience in range(60):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or patience == 59:
+                    raise
+                time.sleep(0.5)
 
     def submit(self, **parameters: object) -> str:
         deployment = self.api("deployments/name/mcseo/demo", method="GET")["id"]
