@@ -187,7 +187,6 @@ class Store:
     def __init__(self, root: Path, stage: str):
         self.objects = root / "objects"
         self.records = root / stage
-        self.lock_path = root / f"{stage}.lock"
 
     def get(self, fingerprint: str) -> Record | None:
         """The finished shard of this fingerprint, or None if there is none or one of its files no longer holds."""

@@ -1,6 +1,5 @@
 """Where boxes come from. A backend is anything with `detect`; `annotations` needs no model."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipeline.errors import ParamsError
-from stages.common.annotations import Annotations, Thing
+from stages.common.annotations import Annotations
 
 
 @dataclass(frozen=True)
@@ -74,17 +73,10 @@ class AnnotatedDetector:
                 yield row["id"], Miss("no_annotation", "no object is annotated in this image")
             elif category is None:
                 yield row["id"], Miss("no_category", row["head"])
-            elif matching := by_category(things).get(category):
+            elif matching := [thing for thing in things if thing.category == category]:
                 yield row["id"], [Found(t.box, 1.0, t.category, t.id) for t in matching]
             else:
                 yield row["id"], Miss("no_match", f"no {category} is annotated in this image")
-
-
-def by_category(things: list[Thing]) -> dict[str, list[Thing]]:
-    groups = defaultdict(list)
-    for thing in things:
-        groups[thing.category].append(thing)
-    return groups
 
 
 def open_detector(section: Any, runtime: Any) -> Detector:
