@@ -42,8 +42,16 @@ class TransientError(StageError):
     code = 75
 
 
+class Interrupted(KeyboardInterrupt):
+    """SIGINT, raised where the main thread stands so that temporary files are cleaned up (exit 130).
+
+    Not KeyboardInterrupt itself: if that passes through code that Python compiles from a string (dataclasses do), the
+    process later dies of the signal although it was caught.
+    """
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the main thread stands so that temporary files are cleaned up (exit 143)."""
+    """SIGTERM, raised likewise (exit 143)."""
 
 
 def tell(message: str) -> None:

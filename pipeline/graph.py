@@ -263,6 +263,7 @@ def _pin(dep: "Dependency", digest: "HashInfo | None") -> None:
     if digest is None:
         raise FileNotFoundError(dep.fs_path)
     dep.hash_info = digest
+    dep.meta.md5 = None  # as read from dvc.lock; it would stand in the looked-up entry in place of the digest
     dep.get_hash = lambda: digest
 
 

@@ -23,23 +23,24 @@ class Drop:
     detail: str = ""
 
 
-def count(
-    units: dict[str, tuple[str, str]], seen: dict[str, int], drops: list[Drop], written: dict[str, pa.Table]
-) -> dict[str, dict]:
-    """Counts a shard's units: in = out + dropped + rejected, where `out` is counted in the tables themselves.
+def count(units: dict[str, tuple[str, str]], seen: dict[str, int], written: dict[str, pa.Table]) -> dict[str, dict]:
+    """Counts a shard's units: in = out + dropped + rejected, where all but `in` is counted in the tables themselves.
 
     Args:
         units: unit -> (written table, id column) whose distinct ids came through.
         seen: unit -> how many there were, as the stage counted them on the way in.
+        written: the tables of the shard, `drops` among them.
 
     Raises:
         InputError: it does not add up, which is a bug of the stage.
     """
+    groups = written["drops"].group_by(["unit", "outcome", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    lost = {(row["unit"], row["outcome"], row["reason"]): row["count_all"] for row in groups}
     ledger = {}
     for unit, (table, column) in units.items():
         out = pc.count_distinct(written[table].column(column), mode="only_valid").as_py()
         reasons = {
-            outcome: dict(sorted(Counter(d.reason for d in drops if d.unit == unit and d.outcome == outcome).items()))
+            outcome: {reason: number for (*of, reason), number in sorted(lost.items()) if of == [unit, outcome]}
             for outcome in ("dropped", "rejected")
         }
         came = seen[unit]

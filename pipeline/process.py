@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.errors import ResourceError, StageError, Terminated, TransientError, tell
+from pipeline.errors import Interrupted, ResourceError, StageError, Terminated, TransientError, tell
 from pipeline.files import write_json
 
 RUN_DIR = Path(".run")
@@ -43,9 +43,15 @@ def read_exit(cell: str) -> dict | None:
 
 def run(cell: str, body: Callable[[], None]) -> None:
     """Runs a stage's body and ends the process with the code that fits what happened; never returns."""
-    exit_file(cell).unlink(missing_ok=True)
-    signal.signal(signal.SIGTERM, _terminate)
-    code, message = _outcome(cell, body)
+    signal.signal(signal.SIGTERM, _raised(Terminated))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background of a shell it is ignored
+        signal.signal(signal.SIGINT, _raised(Interrupted))
+
+    def whole() -> None:
+        exit_file(cell).unlink(missing_ok=True)
+        body()
+
+    code, message = _outcome(cell, whole)
     if message:
         tell(f"{cell}: {message}")
     with contextlib.suppress(Exception):
@@ -69,6 +75,8 @@ def _outcome(cell: str, body: Callable[[], None]) -> tuple[int, str]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return 5, f"no space left on the disk ({error.filename}); free some and run again, finished shards are kept"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return 5, f"{error.filename}: {error.strerror}; make it readable and writable and run again"
         if error.errno in _PASSING:
             return TransientError.code, f"{error.strerror} ({error.filename}); this may pass, run again"
         traceback.print_exc()
@@ -78,8 +86,22 @@ def _outcome(cell: str, body: Callable[[], None]) -> tuple[int, str]:
         return 1, f"unexpected {type(error).__name__}: {error}; this is a bug, please report it with the lines above"
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
+_asked: type[KeyboardInterrupt] | None = None
+
+
+def _raised(kind: type[KeyboardInterrupt]) -> Callable[[int, object], None]:
+    def handler(number: int, frame: object) -> None:
+        global _asked
+        _asked = kind
+        raise kind
+
+    return handler
+
+
+def heed() -> None:
+    """Raises again what a signal raised in this process, which code that was then running may have swallowed."""
+    if _asked:
+        raise _asked
 
 
 @contextlib.contextmanager
@@ -93,6 +115,8 @@ def lock(path: Path, what: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a+", encoding="utf-8")
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"{path}: no space left on the disk; free some and run again") from None
         raise ResourceError(
             f"{path}: cannot be written ({error.strerror}); set runtime.scratch to a writable folder"
         ) from None
@@ -105,10 +129,10 @@ def lock(path: Path, what: str) -> Iterator[None]:
             raise ResourceError(
                 f"{what} is already running as PID {holder}; wait for it or end it, then run again"
             ) from None
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
+        # On a full disk the PID stays untold; what is written next says in full that there is no space.
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle.fileno(), 0)
+            os.write(handle.fileno(), str(os.getpid()).encode())
         yield
 
 

@@ -26,21 +26,21 @@ from pipeline import tables
 from pipeline.errors import InputError, ResourceError
 from pipeline.files import hash_path, sha256_json, write_json
 from pipeline.ledger import Drop, count, judge, total
-from pipeline.params import Params
-from pipeline.process import die_with_parent, lock
+from pipeline.process import die_with_parent, heed, lock
 from pipeline.progress import Progress
+from pipeline.sections import Params
 from pipeline.shards import Record, Sidecar, Store, read_table, shard_name, shard_numbers, verified_hash
 
 
 @dataclass
 class Output:
     """What a stage makes of one shard: rows (or ready tables) by table name, units seen, units that did not come
-    through.
+    through (or a ready table `drops` of them).
     """
 
     tables: dict[str, list[dict] | pa.Table]
     seen: dict[str, int]
-    drops: list[Drop] = field(default_factory=list)
+    drops: list[Drop] | pa.Table = field(default_factory=list)
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -185,6 +185,7 @@ def run_stage(stage: Stage, context: Context) -> None:
             for number, record in _compute(stage, context, todo):
                 done[number] = record
                 progress.advance(sum(unit["in"] for unit in record.ledger.values()))
+                heed()
         _clear(context.out, stage, set(sidecars))
         for number, record in sorted(done.items()):
             store.link_into(record, context.out, number)
@@ -251,12 +252,12 @@ def _one(stage: Stage, context: Context, worker: Any, task: Task, fingerprint: s
     columns = stage.columns(context.section)
     read = {name: read_table(Path(path), name, columns.get(name)) for name, path in task.inputs.items()}
     output = stage.process(worker, task, read)
+    drops = output.drops if isinstance(output.drops, pa.Table) else [drop.__dict__ for drop in output.drops]
     written = {
         name: rows if isinstance(rows, pa.Table) else tables.build(name, rows, output.schemas.get(name))
-        for name, rows in output.tables.items()
+        for name, rows in {**output.tables, "drops": drops}.items()
     }
-    written["drops"] = tables.build("drops", [drop.__dict__ for drop in output.drops])
-    ledger = count(stage.units, output.seen, output.drops, written)
+    ledger = count(stage.units, output.seen, written)
     store = Store(Path(context.params.runtime.scratch) / context.params.dataset, stage.name)
     if slow := os.environ.get("MCSEO_TEST_SHARD_SECONDS"):
         time.sleep(float(slow))  # lets the fault tests end a stage in the middle of a shard

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import tables
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StageError
 from pipeline.files import canonical_json, link, sha256_file, sha256_json, write_atomic, write_json
 
 SIDECARS = "sidecars"
@@ -73,8 +73,10 @@ def read_table(path: Path, name: str, columns: list[str] | None = None) -> pa.Ta
             return handle.read(columns=columns)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; run `dvc repro {tables.WRITER[name]}` or `dvc pull`") from None
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(path, str(error).splitlines()[0]) from error
+    except StageError:
+        raise
+    except Exception as error:  # Arrow's readers raise nearly anything on damaged data
+        raise damaged(path, (str(error).splitlines() or [type(error).__name__])[0]) from error
 
 
 def damaged(path: Path, why: str) -> InputError:
@@ -109,13 +111,14 @@ def read_sidecar(path: Path) -> Sidecar:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         own = body.pop("self")
+        sidecar = Sidecar(**body)
     except FileNotFoundError:
         raise InputError(f"{path}: the shard has no sidecar, so it was never finished; run its stage again") from None
-    except (ValueError, KeyError, AttributeError, UnicodeDecodeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise damaged(path, "not a sidecar") from None
     if own != sha256_json(body):
         raise damaged(path, "its content does not match its own hash")
-    return Sidecar(**body)
+    return sidecar
 
 
 def sidecar_path(table_dir: Path, number: int) -> Path:
@@ -149,7 +152,11 @@ def verified_hash(table_dir: Path, number: int) -> str:
         InputError: file or sidecar is missing, or they disagree.
     """
     path = table_dir / f"{shard_name(number)}.parquet"
-    stated = read_sidecar(sidecar_path(table_dir, number)).tables[table_dir.name]["sha256"]
+    sidecar = sidecar_path(table_dir, number)
+    try:
+        stated = read_sidecar(sidecar).tables[table_dir.name]["sha256"]
+    except (KeyError, TypeError):
+        raise damaged(sidecar, f"it does not tell of `{table_dir.name}`") from None
     if not path.is_file():
         raise InputError(f"{path}: missing though its sidecar is there; run `dvc checkout` or `dvc repro`")
     if sha256_file(path) != stated:
@@ -203,6 +210,8 @@ class Store:
             file = self.objects / digest
             if not file.is_file() or sha256_file(file) != digest:
                 return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # its last use, by which `clean` judges it
         return record
 
     def has(self, fingerprint: str) -> bool:
@@ -210,7 +219,7 @@ class Store:
         try:
             body = json.loads((self.records / f"{fingerprint}.json").read_text(encoding="utf-8"))
             return all((self.objects / digest).is_file() for digest in body["files"].values())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def put(self, fingerprint: str, written: dict[str, pa.Table], ledger: dict, facts: dict) -> Record:

@@ -29,9 +29,17 @@ _BOX = {"x0": _REAL, "y0": _REAL, "x1": _REAL, "y1": _REAL}
 TABLES: dict[str, pa.Schema] = {
     # An image as every later stage sees it: `bytes` is a JPEG, PNG or WEBP file in plain RGB, upright. `sha256` is
     # the hash of the file that was read, `rewritten` says why `bytes` differs from that file (empty: it does not),
-    # `split` is train, dev or test.
+    # `split` is train, dev or test, `phash` the perceptual hash of its pixels (stages/common/phash.py).
     "images": _schema(
-        id=_TEXT, sha256=_TEXT, bytes=pa.binary(), width=_INT, height=_INT, uri=_TEXT, split=_TEXT, rewritten=_TEXT
+        id=_TEXT,
+        sha256=_TEXT,
+        bytes=pa.binary(),
+        width=_INT,
+        height=_INT,
+        uri=_TEXT,
+        split=_TEXT,
+        rewritten=_TEXT,
+        phash=pa.uint64(),
     ),
     # `text` is the caption as it was given, NFC-normalised, control characters replaced by spaces, ends stripped.
     "captions": _schema(id=_TEXT, image_id=_TEXT, text=_TEXT, split=_TEXT),
@@ -156,9 +164,16 @@ def build(name: str, rows: list[dict], schema: pa.Schema | None = None) -> pa.Ta
     Raises:
         pyarrow.ArrowInvalid: a value does not fit its column, or a required one is missing.
     """
-    schema = schema or TABLES[name]
-    table = pa.Table.from_pylist(rows, schema=schema)
-    for field in schema:
+    return ordered(name, pa.Table.from_pylist(rows, schema=schema or TABLES[name]))
+
+
+def ordered(name: str, table: pa.Table) -> pa.Table:
+    """A table that was built column by column, checked and sorted as `build` does it.
+
+    Raises:
+        pyarrow.ArrowInvalid: a required value is missing.
+    """
+    for field in table.schema:
         if not field.nullable and table.column(field.name).null_count:
             raise pa.ArrowInvalid(f"table {name}: column {field.name} must not be null")
     return table.sort_by([(column, "ascending") for column in SORT.get(name, ("id",))])

@@ -28,6 +28,9 @@ class Thing:
 class Annotations:
     """Every annotated object of one instances file, or of all files of a folder that match a glob.
 
+    An image goes by its id, and by its file name if the file says it (`of_image` has both): in a collection without
+    ids of its own, an image's id is its path.
+
     Raises:
         InputError: no such file, or not COCO instances JSON.
     """
@@ -36,7 +39,8 @@ class Annotations:
         files = [path] if path.is_file() else sorted(path.glob(pattern)) if path.is_dir() else []
         if not files:
             raise InputError(
-                f"{path}: no annotation file here that matches {pattern!r}; check `path` and `annotations`"
+                f"{path}: no annotation file here that matches {pattern!r}; put a COCO instances file there, name "
+                "another by `path` and `annotations` of detect and segment, or let a model find the boxes (`backend`)"
             )
         self.of_image: dict[str, list[Thing]] = defaultdict(list)
         self.of_id: dict[str, Thing] = {}
@@ -49,6 +53,7 @@ class Annotations:
             document = json.loads(file.read_text(encoding="utf-8-sig"))
             names = {category["id"]: str(category["name"]) for category in document["categories"]}
             self.categories |= dict.fromkeys(names.values())
+            files = {str(image["id"]): str(image.get("file_name", "")) for image in document.get("images", ())}
             for item in document["annotations"]:
                 x, y, w, h = (float(v) for v in item["bbox"])
                 thing = Thing(
@@ -61,6 +66,8 @@ class Annotations:
                 )
                 if thing.id not in self.of_id:
                     self.of_image[thing.image_id].append(thing)
+                    if (name := files.get(thing.image_id)) and name != thing.image_id:
+                        self.of_image[name].append(thing)
                     self.of_id[thing.id] = thing
         except json.JSONDecodeError as error:
             raise InputError(f"{file}: line {error.lineno}: not valid JSON ({error.msg})") from None

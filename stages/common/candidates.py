@@ -3,102 +3,98 @@ it counts.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import islice
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages.common import rle
 
+# One row a candidate. `phrase` is the row of its phrase in the table of phrases. The box is the detected one (for a
+# union: around all), `objects` how many masks the candidate is made of, `area` its pixels. `score`, `predicted_iou`
+# and `stability` of a union are the least of its parts.
+SCHEMA = pa.schema(
+    {
+        "phrase": pa.int64(),
+        "id": pa.string(),
+        "image_id": pa.string(),
+        "label": pa.string(),
+        "x0": pa.float32(),
+        "y0": pa.float32(),
+        "x1": pa.float32(),
+        "y1": pa.float32(),
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "counts": pa.binary(),
+        "area": pa.int32(),
+        "objects": pa.int32(),
+        "score": pa.float32(),
+        "predicted_iou": pa.float32(),
+        "stability": pa.float32(),
+    }
+)
+_OF_BOX = ("id", "label", "x0", "y0", "x1", "y1", "score")
+_SCORES = ("score", "predicted_iou", "stability")
+_OF_MASK = ("height", "width", "counts", "area", "predicted_iou", "stability")
 
-@dataclass(frozen=True)
-class Candidate:
-    """Phrase x box x mask. `box` is the detected box (for a union: the box around all), `objects` how many masks it
-    is made of.
 
-    `score`, `predicted_iou` and `stability` of a union are the least of its parts.
-    """
-
-    id: str
-    phrase_id: str
-    image_id: str
-    label: str
-    box: tuple[float, float, float, float]
-    counts: bytes
-    height: int
-    width: int
-    objects: int
-    score: float
-    predicted_iou: float
-    stability: float
-
-    @property
-    def feature_id(self) -> str:
-        """Names the crop by content: several phrases for one object share its feature."""
-        digest = hashlib.sha256(self.image_id.encode() + b"\0" + self.counts).hexdigest()
-        return f"object:{digest[:24]}"
-
-
-def candidates(phrases: pa.Table, boxes: pa.Table, masks: pa.Table) -> Iterator[tuple[dict, list[Candidate]]]:
-    """Every phrase row that has masks, with its candidates: single masks by rank, then the union where the stated
-    count fits.
+def candidates(phrases: pa.Table, boxes: pa.Table, masks: pa.Table) -> pa.Table:
+    """The candidates of every phrase that has masks (`SCHEMA`), phrase after phrase: single masks by rank, then the
+    union where the stated count fits.
 
     "Two dogs" with exactly two masks gets a union; the singles stay candidates, so that the ledger can say what
     became of them.
     """
-    mask_of = {row["box_id"]: row for row in masks.to_pylist() if row["box_id"] is not None}
-    boxes_of = defaultdict(list)
-    for row in boxes.to_pylist():
-        if row["id"] in mask_of:
-            boxes_of[row["phrase_id"]].append(row)
-    for phrase in phrases.to_pylist():
-        rows = sorted(boxes_of.get(phrase["id"], ()), key=lambda row: row["rank"])
-        if not rows:
-            continue
-        made = [_single(phrase, row, mask_of[row["id"]]) for row in rows]
-        if (phrase["count"] or 0) >= 2 and len(made) == phrase["count"]:
-            made.append(_union(phrase, made))
-        yield phrase, made
+    phrase = _row_in(phrases.column("id"), boxes.column("phrase_id"))
+    mask = _row_in(masks.column("box_id"), boxes.column("id"))
+    box = np.flatnonzero((phrase >= 0) & (mask >= 0))
+    box = box[np.lexsort((boxes.column("rank").to_numpy()[box], phrase[box]))]
+    phrase, mask = phrase[box], mask[box]
+    columns = {
+        "phrase": pa.array(phrase, pa.int64()),
+        "image_id": phrases.column("image_id").take(phrase),
+        "objects": pa.array(np.ones(len(box), np.int32)),
+        **{name: boxes.column(name).take(box) for name in _OF_BOX},
+        **{name: masks.column(name).take(mask) for name in _OF_MASK},
+    }
+    singles = pa.table([columns[name] for name in SCHEMA.names], SCHEMA)
+    if not (unions := _unions(phrases, singles)):
+        return singles
+    every = pa.concat_tables([singles, pa.Table.from_pylist(unions, SCHEMA)])
+    order = np.lexsort((every.column("objects").to_numpy(), every.column("phrase").to_numpy()))
+    return every.take(order)  # lexsort is stable: singles keep their rank, the union comes last
 
 
-def _single(phrase: dict, box: dict, mask: dict) -> Candidate:
-    return Candidate(
-        box["id"],
-        phrase["id"],
-        phrase["image_id"],
-        box["label"],
-        (box["x0"], box["y0"], box["x1"], box["y1"]),
-        mask["counts"],
-        mask["height"],
-        mask["width"],
-        1,
-        box["score"],
-        mask["predicted_iou"],
-        mask["stability"],
-    )
+def _row_in(where: pa.ChunkedArray, values: pa.ChunkedArray) -> np.ndarray:
+    """The row of each value in `where`, -1 if it is not there."""
+    return pc.fill_null(pc.index_in(values, value_set=where), -1).to_numpy()
 
 
-def _union(phrase: dict, parts: list[Candidate]) -> Candidate:
-    first = parts[0]
-    around = (
-        min(p.box[0] for p in parts),
-        min(p.box[1] for p in parts),
-        max(p.box[2] for p in parts),
-        max(p.box[3] for p in parts),
-    )
-    counts = rle.union([part.counts for part in parts], first.height, first.width)
-    return Candidate(
-        f"{phrase['id']}/all",
-        phrase["id"],
-        phrase["image_id"],
-        first.label,
-        around,
-        counts,
-        first.height,
-        first.width,
-        len(parts),
-        min(p.score for p in parts),
-        min(p.predicted_iou for p in parts),
-        min(p.stability for p in parts),
-    )
+def _unions(phrases: pa.Table, singles: pa.Table) -> list[dict]:
+    """A union for every phrase that counts two or more and has exactly so many masks."""
+    phrase = singles.column("phrase").to_numpy()
+    found, number = np.unique(phrase, return_counts=True)
+    stated = pc.fill_null(phrases.column("count").take(found), 0).to_numpy()
+    fits = (stated >= 2) & (stated == number)
+    ids = phrases.column("id").take(found[fits]).to_pylist()
+    rows = iter(singles.filter(pa.array(np.repeat(fits, number))).to_pylist())
+    made = []
+    for identifier, length in zip(ids, number[fits].tolist(), strict=True):
+        parts = list(islice(rows, length))
+        height, width = parts[0]["height"], parts[0]["width"]
+        counts = rle.union([part["counts"] for part in parts], height, width)
+        made.append(
+            parts[0]
+            | {"id": f"{identifier}/all", "counts": counts, "objects": length, "area": rle.area(counts, height, width)}
+            | {name: min(part[name] for part in parts) for name in ("x0", "y0", *_SCORES)}
+            | {name: max(part[name] for part in parts) for name in ("x1", "y1")}
+        )
+    return made
+
+
+def feature_ids(made: pa.Table) -> list[str]:
+    """Names the crops of candidates by content (image and pixels): several phrases for one object share its feature."""
+    images, pixels = made.column("image_id").to_pylist(), made.column("counts").to_pylist()
+    digests = (hashlib.sha256(image.encode() + b"\0" + counts) for image, counts in zip(images, pixels, strict=True))
+    return [f"object:{digest.hexdigest()[:24]}" for digest in digests]

@@ -8,7 +8,7 @@ from model.errors import ModelError
 from pipeline import entry, process
 from pipeline import params as parameters
 from pipeline.errors import StageError
-from pipeline.params import Params
+from pipeline.sections import Params
 
 
 def parser(name: str, reads: tuple[str, ...], out: str) -> argparse.ArgumentParser:

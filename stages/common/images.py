@@ -26,14 +26,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Stored:
-    """An image as it is stored: the bytes of a plain file, its size in pixels, and why it was rewritten ('' if it was
-    not).
+    """An image as it is stored: the bytes of a plain file, its size in pixels, why it was rewritten ('' if it was not),
+    and the pixels (RGB or grey) that those bytes decode to.
     """
 
     bytes: bytes
     width: int
     height: int
     rewritten: str
+    pixels: Image.Image
 
 
 class BadImage(Exception):
@@ -57,14 +58,16 @@ def normalise(data: bytes, limits: Limits) -> Stored:
     if not data:
         raise BadImage("empty_file", "0 bytes")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")  # what Pillow finds wrong with metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             _check_size(image, limits)
             frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
             image.load()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise BadImage("too_many_pixels", "far more pixels than any limit") from None
+        guard = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, which Pillow takes for an attack"
+        raise BadImage("too_many_pixels", guard) from None
     except UnidentifiedImageError:
         raise BadImage("unreadable", "not an image of a known format") from None
     except BadImage:
@@ -74,25 +77,30 @@ def normalise(data: bytes, limits: Limits) -> Stored:
         raise BadImage(reason, f"{type(error).__name__}: {error}"[:200]) from None
 
     why = []
-    turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+    orientation, whole = _orientation(image)
+    turned = orientation in range(2, 9)
     kind = "JPEG" if image.format == "MPO" else image.format
     if turned:
         why.append("exif_rotation")
+    if told or not whole:
+        why.append("bad_metadata")
     if frames > 1:
         why.append("first_frame")
     if (kind, image.mode) not in _KEPT or "transparency" in image.info:
         why.append(f"{kind}_{image.mode}".lower().replace(";", "_"))
     if not why:
-        return Stored(data, image.width, image.height, "")
+        return Stored(data, image.width, image.height, "", image)
     plain = _plain(image)
     if turned:
-        plain = ImageOps.exif_transpose(_with_exif(plain, image))
+        plain = ImageOps.exif_transpose(_with_exif(plain, orientation))
     buffer = io.BytesIO()
     if kind == "JPEG":
         plain.save(buffer, "JPEG", quality=95, subsampling=0)
     else:
         plain.save(buffer, "PNG")
-    return Stored(buffer.getvalue(), plain.width, plain.height, "+".join(why))
+    stored = buffer.getvalue()
+    pixels = decode(stored) if kind == "JPEG" else plain
+    return Stored(stored, plain.width, plain.height, "+".join(why), pixels)
 
 
 def decode(data: bytes) -> Image.Image:
@@ -111,10 +119,10 @@ def _check_size(image: Image.Image, limits: Limits) -> None:
     short, long = sorted(image.size)
     if image.width * image.height > limits.max_pixels:
         raise BadImage("too_many_pixels", f"{image.width}x{image.height} pixels, limit {limits.max_pixels}")
-    if short < limits.min_side:
-        raise BadImage("too_small", f"{image.width}x{image.height} pixels, shortest side allowed {limits.min_side}")
     if long > limits.max_aspect * short:
         raise BadImage("aspect", f"{image.width}x{image.height} pixels, longest aspect allowed {limits.max_aspect}")
+    if short < limits.min_side:
+        raise BadImage("too_small", f"{image.width}x{image.height} pixels, shortest side allowed {limits.min_side}")
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -131,7 +139,18 @@ def _plain(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _with_exif(plain: Image.Image, source: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> tuple[object, bool]:
+    """What EXIF says of the photo's orientation (1: upright), and whether its EXIF is undamaged."""
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            return image.getexif().get(_ORIENTATION, 1), not told
+    except Exception:  # noqa: BLE001 - as above
+        return 1, False
+
+
+def _with_exif(plain: Image.Image, orientation: object) -> Image.Image:
+    plain.info.pop("exif", None)
     exif = plain.getexif()
-    exif[_ORIENTATION] = source.getexif()[_ORIENTATION]
+    exif[_ORIENTATION] = orientation
     return plain

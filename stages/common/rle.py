@@ -1,9 +1,19 @@
 """COCO run-length masks. Compressed counts as bytes, masks at image resolution, boxes x0, y0, x1, y1 in pixels."""
 
+from typing import NamedTuple
+
 import numpy as np
 from pycocotools import mask as coco
 
 from pipeline.errors import InputError
+
+
+class Mask(NamedTuple):
+    """Compressed counts with the size of their image."""
+
+    counts: bytes
+    height: int
+    width: int
 
 
 def encode(mask: np.ndarray) -> bytes:
@@ -25,6 +35,16 @@ def box(counts: bytes, height: int, width: int) -> tuple[float, float, float, fl
     """The mask's own bounding box; all zeros for an empty mask."""
     x, y, w, h = (float(v) for v in coco.toBbox({"counts": counts, "size": [height, width]}))
     return x, y, x + w, y + h
+
+
+def boxes(several: list[bytes], heights: list[int], widths: list[int]) -> np.ndarray:
+    """The bounding boxes of many masks, float64 [N, 4]; all zeros for an empty mask."""
+    if not several:
+        return np.zeros((0, 4))
+    sized = zip(several, heights, widths, strict=True)
+    found = coco.toBbox([{"counts": counts, "size": (height, width)} for counts, height, width in sized])
+    found[:, 2:] += found[:, :2]
+    return found
 
 
 def union(several: list[bytes], height: int, width: int) -> bytes:
@@ -59,8 +79,17 @@ def from_annotation(segmentation: object, height: int, width: int) -> bytes | No
 
 def box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
     """Intersection over union of two boxes, continuous coordinates; 0 for empty ones."""
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return float(box_ious(np.array([a]), np.array([b]))[0])
+
+
+def box_ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of the boxes a[i] and b[i], float64 [N, 4], continuous coordinates; 0 for empty ones."""
+    width = np.maximum(np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0]), 0.0)
+    height = np.maximum(np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1]), 0.0)
     shared = width * height
-    whole = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / whole if whole > 0 else 0.0
+    whole = _areas(a) + _areas(b) - shared
+    return np.divide(shared, whole, out=np.zeros(len(a)), where=whole > 0)
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

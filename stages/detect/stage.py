@@ -75,5 +75,5 @@ STAGE = Stage(
     process=process,
     columns=columns,
     path_hash=path_hash("phrases"),
-    advice="do the annotations (or the detector) know these words? see detect.synonyms and the rows in drops/",
+    advice="do the annotations name these images (file_name) and words (detect.synonyms)? see the rows in drops/",
 )

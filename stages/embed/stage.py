@@ -14,8 +14,9 @@ import pyarrow as pa
 from pipeline import tables
 from pipeline.ledger import Drop
 from pipeline.runner import Context, Output, Stage, Task
-from stages.common.candidates import Candidate, candidates
+from stages.common.candidates import candidates, feature_ids
 from stages.common.images import BadImage, decode
+from stages.common.rle import Mask
 from stages.embed.crops import cut
 
 
@@ -56,12 +57,13 @@ def process(worker: tuple[Any, Any, int], task: Task, inputs: dict[str, pa.Table
     )
 
 
-def _crops(inputs: dict[str, pa.Table]) -> dict[str, dict[str, Candidate]]:
-    """image id -> feature id -> one of the candidates that show these pixels."""
-    crops: dict[str, dict[str, Candidate]] = {}
-    for _, made in candidates(inputs["phrases"], inputs["boxes"], inputs["masks"]):
-        for candidate in made:
-            crops.setdefault(candidate.image_id, {}).setdefault(candidate.feature_id, candidate)
+def _crops(inputs: dict[str, pa.Table]) -> dict[str, dict[str, Mask]]:
+    """image id -> feature id -> the pixels it names."""
+    made = candidates(inputs["phrases"], inputs["boxes"], inputs["masks"])
+    crops: dict[str, dict[str, Mask]] = {}
+    masks = map(Mask, *(made.column(name).to_pylist() for name in ("counts", "height", "width")))
+    for image_id, feature_id, mask in zip(made.column("image_id").to_pylist(), feature_ids(made), masks, strict=True):
+        crops.setdefault(image_id, {}).setdefault(feature_id, mask)
     return crops
 
 
@@ -78,8 +80,8 @@ def _pictures(images: pa.Table, crops: dict, section: Any, fill: tuple[int, int,
                 )
                 continue
             yield f"image:{row['id']}", "image", row["id"], image
-            for feature_id, candidate in wanted:
-                yield feature_id, "object", row["id"], cut(image, candidate, section.crop, section.crop_margin, fill)
+            for feature_id, mask in wanted:
+                yield feature_id, "object", row["id"], cut(image, mask, section.crop, section.crop_margin, fill)
 
 
 def _texts(inputs: dict[str, pa.Table]) -> Iterator[tuple]:

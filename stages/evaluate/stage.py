@@ -18,7 +18,7 @@ from model import sts
 from model.encoder import load_encoder
 from pipeline.errors import InputError, tell
 from pipeline.files import hash_path, write_atomic, write_json
-from pipeline.params import Params
+from pipeline.sections import Params
 from stages.common import cells
 from stages.common.device import pick_device
 

@@ -2,84 +2,73 @@
 
 In: a source (ingest.source). Out: one row an image that decodes, one a caption of such an image, one a sentence of
 the text-only stream. Done to a row: its path is checked to stay inside the collection, its file hashed and decoded,
-its pixels rewritten as plain RGB where they are anything else; byte-equal images become one; splits and shards come
-from a hash of the id.
+its pixels rewritten as plain RGB where they are anything else, and hashed by their looks; byte-equal images become
+one, and, if asked, images that look alike; splits and shards come from a hash of the id.
 """
 
 import hashlib
-from collections import defaultdict
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.files import sha256_file, sha256_json
 from pipeline.ledger import Drop
 from pipeline.runner import Context, Output, Stage, Task
-from pipeline.shards import shard_of
 from stages.common.images import BadImage, Limits, normalise
+from stages.common.phash import perceptual_hash
 from stages.common.text import clean
-from stages.ingest.sources import Collection, Entry, read_coco, read_folder, read_lines
-
-READERS = {"folder": read_folder, "coco": read_coco}
+from stages.ingest.index import Index
+from stages.ingest.near import drop_near
+from stages.ingest.places import Places
+from stages.ingest.sources import READERS
+from stages.ingest.sources.files import read_lines
 
 
 def tasks(context: Context) -> list[Task]:
-    """Reads the source, hashes every image file, and cuts entries and sentences into shards."""
+    """Streams the source into an index on disk, hashes every image file, and cuts images and sentences into shards."""
     section = context.section
-    root = Path(section.path)
-    collection = READERS[section.source](section) if section.source in READERS else Collection()
-    hashes = {key: _file_hash(root, entry.uri) for key, entry in collection.entries.items()}
-    kept_of = _keepers(hashes) if section.deduplicate else {}
-    _reject_repeated_ids(collection)
-
-    shards: list[dict[str, list]] = [{"images": [], "lost": [], "sentences": []} for _ in range(section.shards)]
-    captions: dict[str, list] = defaultdict(list)
-    for key, entry in collection.entries.items():
-        captions[kept_of.get(key, key)] += entry.captions
-    for key, entry in sorted(collection.entries.items()):
-        item = {"id": key, "uri": entry.uri, "sha256": hashes[key], "duplicate_of": kept_of.get(key)}
-        shards[shard_of(key, section.shards)]["images"].append({**item, "captions": captions[key]})
-    for drop in collection.lost:
-        shards[shard_of(drop.id, section.shards)]["lost"].append(asdict(drop))
-    for text in _sentences(section):
-        identifier = hashlib.sha256((text or "").encode()).hexdigest()[:16]
-        shards[shard_of(identifier, section.shards)]["sentences"].append((identifier, text))
-    if not any(any(shard.values()) for shard in shards):
-        raise InputError(
-            f"{section.path}: the collection is empty: no image, no caption, no sentence; check ingest.path and "
-            "ingest.source"
-        )
-    return [Task(number, {}, {"source": sha256_json(shard)}, shard) for number, shard in enumerate(shards)]
+    scratch = Path(context.params.runtime.scratch) / context.params.dataset / "ingest"
+    with Index(scratch / "index", Path(section.path), section.shards) as index:
+        index.add(READERS[section.source](section))
+        index.add_sentences(_sentences(section))
+        index.settle(section.deduplicate)
+        if section.near_duplicates is not None:
+            drop_near(index, _limits(section), section.near_duplicates, scratch / "phash.sqlite")
+        index.finish()
+        shards = [index.shard(number) for number in range(section.shards)]
+    return [Task(shard.number, {}, {"source": shard.digest()}, shard) for shard in shards]
 
 
 def process(worker: Context, task: Task, _: dict) -> Output:
-    section = worker.section
-    root = Path(section.path)
-    limits = Limits(section.max_pixels, section.min_side, section.max_aspect)
-    images, captions, drops = [], [], [Drop(**lost) for lost in task.payload["lost"]]
-    seen = {"image": len(task.payload["images"]), "caption": 0, "sentence": len(task.payload["sentences"])}
-    for drop in drops:
-        seen[drop.unit] += 1
-    for item in task.payload["images"]:
-        seen["caption"] += len(item["captions"])
-        row, drop = _image(item, root, limits)
-        if drop:
-            drops.append(drop)
-            drops += [
-                Drop("caption", c, item["id"], "dropped", f"image_{drop.outcome}", drop.reason)
-                for c, _ in item["captions"]
-            ]
-            continue
-        row["split"] = split_of(item["id"], section.splits)
-        images.append(row)
-        for identifier, raw in item["captions"]:
-            text = clean(raw)
-            if drop := _bad_text("caption", identifier, item["id"], text, section.max_caption_words):
+    section, limits = worker.section, _limits(worker.section)
+    images, captions, drops = [], [], []
+    seen = {"image": 0, "caption": 0, "sentence": 0}
+    with task.payload.open() as rows, Places(Path(section.path), task.payload.spill) as places:
+        for lost in rows.lost():
+            seen[lost["unit"]] += 1
+            drops.append(Drop(lost["unit"], lost["id"], None, "rejected", lost["reason"], lost["detail"]))
+        for item in rows.images():
+            seen["image"] += 1
+            seen["caption"] += len(item["captions"])
+            row, drop = _image(item, places, limits)
+            if drop:
                 drops.append(drop)
-            else:
-                captions.append({"id": identifier, "image_id": item["id"], "text": text, "split": row["split"]})
-    sentences = _sentence_rows(task.payload["sentences"], section.max_caption_words, drops)
+                drops += [
+                    Drop("caption", c, item["id"], "dropped", f"image_{drop.outcome}", drop.reason)
+                    for c, _ in item["captions"]
+                ]
+                continue
+            row["split"] = split_of(item["id"], section.splits)
+            images.append(row)
+            for identifier, raw in item["captions"]:
+                text = clean(raw)
+                if drop := _bad_text("caption", identifier, item["id"], text, section.max_caption_words):
+                    drops.append(drop)
+                else:
+                    captions.append({"id": identifier, "image_id": item["id"], "text": text, "split": row["split"]})
+        lines = [(row["id"], row["text"]) for row in rows.sentences()]
+    seen["sentence"] = len(lines)
+    sentences = _sentence_rows(lines, section.max_caption_words, drops)
     return Output({"images": images, "captions": captions, "sentences": sentences}, seen, drops)
 
 
@@ -89,86 +78,61 @@ def split_of(identifier: str, splits: Any) -> str:
     return "train" if point < splits.train else "dev" if point < splits.train + splits.dev else "test"
 
 
-def _image(item: dict, root: Path, limits: Limits) -> tuple[dict | None, Drop | None]:
+def _image(item: dict, places: Places, limits: Limits) -> tuple[dict | None, Drop | None]:
     def lost(outcome: str, reason: str, detail: str) -> tuple[None, Drop]:
         return None, Drop("image", item["id"], item["id"], outcome, reason, detail)
 
-    if item["duplicate_of"]:
-        return lost("dropped", "duplicate", f"byte-equal to {item['duplicate_of']}, which keeps its captions")
-    if fault := path_fault(root, item["uri"]):
-        return lost("rejected", *fault)
-    if not item["captions"]:
+    # A copy of a file that cannot be used cannot be used either: it is no duplicate, and counts as what it is.
+    copy = item["reason"] == "duplicate"
+    if item["outcome"] and not copy:
+        return lost(item["outcome"], item["reason"], item["detail"])
+    if item["sha256"] and not item["captions"] and not copy:
         return lost("dropped", "no_caption", item["uri"])
+    data, fault = _read(item, places)
+    digest = None if data is None else hashlib.sha256(data).hexdigest()
+    if digest != item["sha256"]:
+        # The shard is stored under the hash of what was there; it must not be made of anything else.
+        now = f" (now: {fault[1]})" if fault else ""
+        raise InputError(
+            f"{item['uri']}: changed while the collection was read{now}; run again when nothing writes to it"
+        )
+    if fault:
+        return lost("rejected", *fault)
     try:
-        data = (root / item["uri"]).read_bytes()
         stored = normalise(data, limits)
-    except OSError as error:
-        return lost("rejected", "unreadable", f"{item['uri']}: {error.strerror}")
     except BadImage as error:
         return lost("rejected", error.reason, f"{item['uri']}: {error.detail}")
+    if copy:
+        return lost(item["outcome"], item["reason"], item["detail"])
     return {
         "id": item["id"],
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": digest,
         "bytes": stored.bytes,
         "width": stored.width,
         "height": stored.height,
         "uri": item["uri"],
         "rewritten": stored.rewritten,
+        "phash": perceptual_hash(stored.pixels),
     }, None
 
 
-def path_fault(root: Path, uri: str) -> tuple[str, str] | None:
-    """Why a path from a manifest must not be opened, as (reason, detail), or None."""
-    parts = uri.replace("\\", "/").split("/")
-    if any(ord(c) < 32 for c in uri) or uri.startswith(("/", "\\")) or ".." in parts or uri[1:2] == ":":
-        return "outside_root", f"{uri!r}: absolute, with '..', or with control characters"
-    path = root / uri
+def _read(item: dict, places: Places) -> tuple[bytes | None, tuple[str, str] | None]:
+    """The bytes of an image, or why there are none, as (reason, detail)."""
+    if fault := places.fault(item["path"]):
+        return None, fault
     try:
-        if not path.exists():
-            return "missing_file", f"{uri}: no such file"
-        if not path.resolve().is_relative_to(root.resolve()):
-            return "outside_root", f"{uri}: a link that leaves the collection's folder"
+        return places.read(item["path"], item["offset"], item["length"]), None
     except OSError as error:
-        return "unreadable", f"{uri}: {error.strerror}"
-    return None
+        return None, ("unreadable", f"{item['uri']}: {error.strerror}")
 
 
-def _file_hash(root: Path, uri: str) -> str | None:
-    if path_fault(root, uri):
-        return None
-    try:
-        return sha256_file(root / uri)
-    except OSError:
-        return None
+def _limits(section: Any) -> Limits:
+    return Limits(section.max_pixels, section.min_side, section.max_aspect)
 
 
-def _keepers(hashes: dict[str, str | None]) -> dict[str, str]:
-    """For every image that is not the smallest id of its content: the id that stays."""
-    first: dict[str, str] = {}
-    for key in sorted(hashes):
-        if hashes[key]:
-            first.setdefault(hashes[key], key)
-    return {key: first[digest] for key, digest in hashes.items() if digest and first[digest] != key}
-
-
-def _reject_repeated_ids(collection: Collection) -> None:
-    owner: dict[str, tuple[Entry, str]] = {}
-    for entry in collection.entries.values():
-        kept = []
-        for identifier, text in entry.captions:
-            if identifier in owner:
-                other, words = owner[identifier]
-                detail = f"{text[:60]!r} of {entry.id} has the id of {words[:60]!r} of {other.id}"
-                collection.reject("caption", identifier, "duplicate_id", detail)
-            else:
-                owner[identifier] = (entry, text)
-                kept.append((identifier, text))
-        entry.captions = kept
-
-
-def _sentences(section: Any) -> list[str | None]:
+def _sentences(section: Any) -> Iterator[str | None]:
     files = [section.sentences_path] + ([section.path] if section.source == "sentences" else [])
-    return [line for file in dict.fromkeys(files) for _, line in read_lines(Path(file))]
+    return (line for file in dict.fromkeys(files) for _, line in read_lines(Path(file)))
 
 
 def _sentence_rows(lines: list, max_words: int, drops: list[Drop]) -> list[dict]:
@@ -199,7 +163,7 @@ def _bad_text(unit: str, identifier: str, image_id: str | None, text: str, max_w
 
 STAGE = Stage(
     name="ingest",
-    version=1,
+    version=2,
     reads=(),
     writes=("images", "captions", "sentences"),
     units={"image": ("images", "id"), "caption": ("captions", "id"), "sentence": ("sentences", "id")},
@@ -207,6 +171,6 @@ STAGE = Stage(
     process=process,
     tasks=tasks,
     path_hash=lambda context: lambda task: None,
-    libraries=("pillow",),
+    libraries=("pillow", "imagehash", "scipy"),
     advice="check ingest.path, ingest.images and the rows in drops/",
 )

@@ -62,12 +62,13 @@ def read(path: Path) -> dict[str, list[tuple[int, int, str]]]:
     known = {}
     for file in files:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            # A line ends where the file says so, not at every separator that Unicode knows: captions hold those too.
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file}: cannot be read ({error})") from None
         for number, line in enumerate(lines, 1):
             try:
-                text, spans = unmark(line.strip())
+                text, spans = unmark(clean(line))
             except ValueError as error:
                 raise InputError(f"{file}: line {number}: {error}") from None
             if text:
@@ -79,7 +80,7 @@ def unmark(line: str) -> tuple[str, list[tuple[int, int, str]]]:
     """A marked line -> its plain text (as `clean` stores it) and the spans of its phrases in it."""
     plain, spans, position = "", [], 0
     while match := _OPEN.search(line, position):
-        close = line.find("]", match.end())
+        close = _close(line, match.end())
         if close < 0:
             raise ValueError(f"the bracket of phrase #{match[1]} is not closed")
         plain += line[position : match.start()]
@@ -88,6 +89,18 @@ def unmark(line: str) -> tuple[str, list[tuple[int, int, str]]]:
         position = close + 1
     plain += line[position:]
     return (plain, spans) if clean(plain) == plain else (clean(plain), [s for s in spans if clean(plain) == plain])
+
+
+def _close(line: str, start: int) -> int:
+    """Where the bracket of a phrase closes: a phrase may hold brackets ("a [SEP] token"); if they do not pair up, the
+    first one closes it.
+    """
+    depth = 1
+    for index in range(start, len(line)):
+        depth += (line[index] == "[") - (line[index] == "]")
+        if not depth:
+            return index
+    return line.find("]", start)
 
 
 class MarkupParser:

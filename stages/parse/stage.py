@@ -84,7 +84,7 @@ def _row(caption: dict, phrase: Phrase) -> dict:
 
 STAGE = Stage(
     name="parse",
-    version=1,
+    version=2,
     reads=("captions",),
     writes=("phrases",),
     units={"caption": ("phrases", "caption_id"), "phrase": ("phrases", "id")},

@@ -66,6 +66,8 @@ class StanzaParser:
 
     def _trees(self, captions: list[str]) -> list[list[Word]]:
         """The words of each caption, offsets within the caption."""
+        from stages.parse.heads import quick_heads
+
         starts, text = [], ""
         for caption in captions:
             starts.append(len(text))
@@ -73,7 +75,9 @@ class StanzaParser:
         bounds = [(start, start + len(caption)) for start, caption in zip(starts, captions, strict=True)]
         trees: list[list[Word]] = [[] for _ in captions]
         at = 0
-        for sentence in self.pipeline(text).sentences:
+        with quick_heads():
+            parsed = self.pipeline(text)
+        for sentence in parsed.sentences:
             words = list(_words(sentence))
             while at + 1 < len(bounds) and words[0].start_char >= bounds[at][1]:
                 at += 1

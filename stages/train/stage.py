@@ -17,7 +17,7 @@ from model.trainer import train, write_log
 from pipeline.entry import table_dir
 from pipeline.errors import InputError, tell
 from pipeline.files import hash_path, write_atomic, write_json
-from pipeline.params import Params
+from pipeline.sections import Params
 from stages.common import cells
 from stages.common.device import pick_device
 from stages.train.data import data_hashes, random_vision, training_data

@@ -21,6 +21,7 @@ def test_the_committed_file_is_valid(file):
     assert params.load(file).dataset == "demo"
 
 
+@pytest.mark.fault("F56")
 def test_every_mistake_is_told_at_once_with_its_path(file):
     text = file.read_text().replace("top_k: 3", "top_q: 3").replace("min_score: 0.35", "min_score: 1.7")
     text = text.replace("backend: stanza", "backend: spacy").replace("shards: 8", "shards: eight")
@@ -120,6 +121,7 @@ def test_overrides_are_read_as_yaml():
         params.parse_overrides(["a.b"])
 
 
+@pytest.mark.fault("F57")
 def test_no_parameter_is_named_as_dvc_ignores():
     """DVC's run cache leaves keys named `size` and `nfiles` out of its hash, at any depth: results would go stale."""
     names = {part for key in keys(params.Params) for part in key.split(".")}

@@ -70,6 +70,7 @@ def test_shards_do_not_move_when_a_collection_grows():
     assert shard_of("000000000139", 64) == shard_of("000000000139", 64)
 
 
+@pytest.mark.fault("F12")
 def test_done_means_record_and_content(stored):
     store, fingerprint, out = stored
     record = store.get(fingerprint)
@@ -79,6 +80,7 @@ def test_done_means_record_and_content(stored):
     assert store.get(fingerprint) is None, "existence proves nothing"
 
 
+@pytest.mark.fault("F12")
 def test_an_edited_record_does_not_count(stored):
     store, fingerprint, _ = stored
     path = store.records / f"{fingerprint}.json"
@@ -86,6 +88,7 @@ def test_an_edited_record_does_not_count(stored):
     assert store.get(fingerprint) is None
 
 
+@pytest.mark.fault("F12")
 def test_a_flipped_bit_in_a_shard_is_found(stored):
     _, _, out = stored
     shard = out / "captions" / "0000.parquet"
@@ -98,6 +101,7 @@ def test_a_flipped_bit_in_a_shard_is_found(stored):
     assert verified_hash(out / "captions", 0)
 
 
+@pytest.mark.fault("F12")
 def test_page_checksums_catch_what_parquet_itself_would_not(tmp_path):
     path = tmp_path / "captions.parquet"
     write_table(path, "captions", captions(500))
@@ -115,6 +119,7 @@ def test_page_checksums_catch_what_parquet_itself_would_not(tmp_path):
     assert caught > 5
 
 
+@pytest.mark.fault("F11", "F13")
 def test_truncated_missing_and_foreign_files_give_one_line(stored, tmp_path):
     _, _, out = stored
     shard = out / "captions" / "0000.parquet"
@@ -132,6 +137,7 @@ def test_truncated_missing_and_foreign_files_give_one_line(stored, tmp_path):
         read_table(shard, "captions")
 
 
+@pytest.mark.fault("F14")
 def test_an_edited_sidecar_is_refused(stored):
     _, _, out = stored
     path = out / "sidecars" / "0000.json"
@@ -142,6 +148,7 @@ def test_an_edited_sidecar_is_refused(stored):
         list(scan(out / "captions"))
 
 
+@pytest.mark.fault("F9")
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
     target = tmp_path / "file"
     write_text(target, "old")
@@ -156,6 +163,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.fault("F5")
 def test_a_second_run_is_refused_and_named(tmp_path):
     import subprocess
     import sys

@@ -3,73 +3,92 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from small import in_process, run_stage, write_params
 
-from pipeline.params import Align
+from pipeline import tables
+from pipeline.sections import Align
 from pipeline.shards import read_all
-from stages.align.stage import Measured, choose, filtered
+from stages.align.choose import choose
+from stages.align.filters import filtered
 from stages.common import rle
-from stages.common.candidates import Candidate
+from stages.common.candidates import SCHEMA
 
 SECTION = Align(min_score=0.4, min_area=0.01, max_area=0.9)
 CHAIN = ("ingest", "parse", "detect", "segment", "embed")
 
 
-def item(score=0.9, objects=1, area=0.2, iou=1.0, similarity=None, name="a", label="dog"):
-    counts = rle.encode(np.ones((4, 4), bool))
-    candidate = Candidate(name, "p", "i", label, (0, 0, 4, 4), counts, 4, 4, objects, score, 1.0, 1.0)
-    return Measured(candidate, area, iou, similarity)
+def item(score=0.9, objects=1, area=20, box=(0, 0, 10, 10), name="a", label="dog"):
+    """A candidate whose mask fills the 10 x 10 image; `area` is what the table says of it."""
+    counts = rle.encode(np.ones((10, 10), bool))
+    own = {"phrase": 0, "id": name, "image_id": "i", "label": label, "counts": counts, "height": 10, "width": 10}
+    own |= dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))
+    return own | {"objects": objects, "area": area, "score": score, "predicted_iou": 1.0, "stability": 1.0}
 
 
-def phrase(number="sing", count=None, text="a dog"):
-    return {"number": number, "count": count, "text": text}
+def made(*items):
+    return pa.Table.from_pylist(items, SCHEMA)
+
+
+def reasons(items, number="sing", count=None, text="a dog"):
+    own = {"id": "p", "image_id": "i", "caption_id": "c", "start": 0, "end": 3, "head": "dog", "key": "dog", "kind": ""}
+    phrases = tables.build("phrases", [own | {"text": text, "number": number, "count": count}])
+    return choose(made(*items), phrases, 1e-4).tolist()
+
+
+def verdict(given, section, similarity=None):
+    def similar(crops, texts):
+        return np.full(len(crops), np.nan if similarity is None else similarity)
+
+    _, verdicts = filtered(made(given), pa.chunked_array([["a dog"]]), similar, section)
+    return verdicts.reason[0], verdicts.detail[0]
 
 
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (item(score=0.39), "low_score"),
-        (item(area=0.009), "too_small"),
-        (item(area=0.91), "too_large"),
-        (item(iou=0.1), "mask_off_box"),
-        (item(), None),
+        (item(score=0.39), ("low_score", "0.390")),
+        (item(area=0), ("too_small", "0.0000 of the image")),
+        (item(area=91), ("too_large", "0.9100 of the image")),
+        (item(box=(0, 0, 1, 10)), ("mask_off_box", "IoU 0.100")),
+        (item(), ("", "")),
     ],
 )
 def test_a_candidate_is_filtered_by_its_own_measures(given, reason):
-    fault = filtered(given, SECTION)
-    assert (fault and fault[0]) == reason
+    assert verdict(given, SECTION) == reason
 
 
 def test_similarity_filters_only_where_it_is_known_and_asked_for():
     strict = Align(min_similarity=0.2)
-    assert filtered(item(similarity=0.1), strict)[0] == "low_similarity"
-    assert filtered(item(similarity=0.3), strict) is None and filtered(item(similarity=None), strict) is None
-    assert filtered(item(similarity=0.1), SECTION) is None
+    assert verdict(item(), strict, 0.1) == ("low_similarity", "0.1")
+    assert verdict(item(), strict, 0.3)[0] == verdict(item(), strict, None)[0] == ""
+    assert verdict(item(), SECTION, 0.1)[0] == ""
 
 
 def test_a_singular_takes_its_best_and_an_equal_best_is_ambiguous():
     best, other = item(0.9, name="a"), item(0.7, name="b")
-    assert choose(phrase(), [other, best], 1e-4) == (best, [(other, "not_best")])
+    assert reasons([other, best]) == ["not_best", ""]
     twin = item(0.90005, name="c")
-    chosen, lost = choose(phrase(), [best, twin, other], 1e-4)
-    assert chosen is None and sorted(reason for _, reason in lost) == ["ambiguous", "ambiguous", "not_best"]
+    assert reasons([best, twin, other]) == ["ambiguous", "ambiguous", "not_best"]
 
 
 def test_plurals():
     one, two, both = item(name="a"), item(name="b"), item(objects=2, name="all")
-    assert choose(phrase("plur", 2, "two dogs"), [one, two, both], 1e-4) == (
-        both,
-        [(one, "part_of_union"), (two, "part_of_union")],
-    )
-    assert choose(phrase("plur", 3, "three dogs"), [one, two], 1e-4)[1] == [
-        (one, "count_mismatch"),
-        (two, "count_mismatch"),
-    ]
-    assert choose(phrase("plur", None, "dogs"), [one], 1e-4) == (None, [(one, "uncounted_plural")])
+    assert reasons([one, two, both], "plur", 2, "two dogs") == ["part_of_union", "part_of_union", ""]
+    assert reasons([one, two], "plur", 3, "three dogs") == ["count_mismatch", "count_mismatch"]
+    assert reasons([one], "plur", None, "dogs") == ["uncounted_plural"]
     scissors = item(label="scissors")
-    assert choose(phrase("plur", None, "the scissors"), [scissors], 1e-4) == (scissors, [])
-    assert choose(phrase(), [], 1e-4) == (None, [])
+    assert reasons([scissors], "plur", None, "the scissors") == [""]
+    assert reasons([]) == []
+
+
+def test_without_a_tie_the_first_id_of_equals_stays_and_a_lone_union_is_a_phrases_best():
+    own = {"id": "p", "image_id": "i", "caption_id": "c", "start": 0, "end": 3, "head": "dog", "key": "dog", "kind": ""}
+    phrases = tables.build("phrases", [own | {"text": "a dog", "number": "sing", "count": None}])
+    assert choose(made(item(name="b"), item(name="a")), phrases, 0.0).tolist() == ["not_best", ""]
+    union = item(objects=2, name="all", label="scissors")
+    assert reasons([union], "plur", 2, "two scissors") == [""]
 
 
 def test_the_ledger_counts_every_candidate_and_a_caption_keeps_its_cap(small):

@@ -6,7 +6,7 @@ import pytest
 from pipeline import tables
 from pipeline.errors import InputError
 from stages.common import rle
-from stages.common.candidates import candidates
+from stages.common.candidates import candidates, feature_ids
 
 
 def square(x0, y0, x1, y1, height=20, width=30):
@@ -85,18 +85,28 @@ def tables_of(count, masks):
 
 def test_a_counted_plural_gets_the_union_of_exactly_so_many_masks():
     masks = [square(0, 0, 5, 5), square(10, 10, 15, 18)]
-    ((_, made),) = candidates(*tables_of(2, masks))
+    made = candidates(*tables_of(2, masks)).to_pylist()
     union = made[-1]
-    assert [c.objects for c in made] == [1, 1, 2]
-    assert union.box == (0, 0, 15, 18) and union.score == pytest.approx(0.8)
-    assert (rle.decode(union.counts, 20, 30) == masks[0] | masks[1]).all()
-    ((_, made),) = candidates(*tables_of(3, masks))
-    assert [c.objects for c in made] == [1, 1]
-    ((_, made),) = candidates(*tables_of(None, masks))
-    assert [c.objects for c in made] == [1, 1]
+    assert [c["objects"] for c in made] == [1, 1, 2]
+    assert [union[name] for name in ("x0", "y0", "x1", "y1")] == [0, 0, 15, 18]
+    assert union["score"] == pytest.approx(0.8) and union["area"] == (masks[0] | masks[1]).sum()
+    assert (rle.decode(union["counts"], 20, 30) == masks[0] | masks[1]).all()
+    for count in (3, None):
+        assert candidates(*tables_of(count, masks)).column("objects").to_pylist() == [1, 1]
 
 
 def test_equal_pixels_share_a_feature():
-    ((_, made),) = candidates(*tables_of(None, [square(0, 0, 5, 5), square(0, 0, 5, 5), square(0, 0, 5, 6)]))
-    ids = [c.feature_id for c in made]
+    made = candidates(*tables_of(None, [square(0, 0, 5, 5), square(0, 0, 5, 5), square(0, 0, 5, 6)]))
+    ids = feature_ids(made)
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_boxes_and_their_overlap_are_the_same_one_by_one_and_in_columns():
+    draw = np.random.default_rng(0)
+    counts = [rle.encode(draw.random((17, 23)) < share) for share in (0, 0.01, 0.1, 0.9, 1) for _ in range(70)]
+    found = rle.boxes(counts, [17] * len(counts), [23] * len(counts))
+    assert [tuple(row) for row in found.tolist()] == [rle.box(each, 17, 23) for each in counts]
+    others = draw.uniform(0, 20, (len(counts), 4))
+    each = [rle.box_iou(tuple(a), tuple(b)) for a, b in zip(found, others, strict=True)]
+    assert rle.box_ious(found, others).tolist() == each
+    assert rle.boxes([], [], []).shape == (0, 4)

@@ -12,7 +12,6 @@ from transformers import AutoImageProcessor, AutoModel, CLIPConfig, CLIPModel, C
 from pipeline.errors import InputError
 from pipeline.shards import read_all
 from stages.common import rle
-from stages.common.candidates import Candidate
 from stages.embed.crops import cut
 from stages.embed.encoder import Encoder
 
@@ -54,10 +53,8 @@ def clip(tmp_path_factory):
     return folder
 
 
-def candidate(mask):
-    height, width = mask.shape
-    counts = rle.encode(mask)
-    return Candidate("c", "p", "i", "x", rle.box(counts, height, width), counts, height, width, 1, 1.0, 1.0, 1.0)
+def pixels_of(mask):
+    return rle.Mask(rle.encode(mask), *mask.shape)
 
 
 def test_a_crop_shows_the_mask_and_its_surroundings_as_asked(photos):
@@ -65,16 +62,16 @@ def test_a_crop_shows_the_mask_and_its_surroundings_as_asked(photos):
     mask[10:30, 20:40] = True
     mask[10:15, 20:25] = False
     image, pixels = photos[0], np.asarray(photos[0])
-    plain = np.asarray(cut(image, candidate(mask), "box", 0.0, (1, 2, 3)))
+    plain = np.asarray(cut(image, pixels_of(mask), "box", 0.0, (1, 2, 3)))
     assert (plain == pixels[10:30, 20:40]).all()
-    masked = np.asarray(cut(image, candidate(mask), "masked", 0.0, (1, 2, 3)))
+    masked = np.asarray(cut(image, pixels_of(mask), "masked", 0.0, (1, 2, 3)))
     inside = mask[10:30, 20:40]
     assert (masked[inside] == plain[inside]).all() and (masked[~inside] == (1, 2, 3)).all()
-    blurred = np.asarray(cut(image, candidate(mask), "blur", 0.0, (1, 2, 3)))
+    blurred = np.asarray(cut(image, pixels_of(mask), "blur", 0.0, (1, 2, 3)))
     assert (blurred[inside] == plain[inside]).all() and (blurred[~inside] != plain[~inside]).any()
-    wide = cut(image, candidate(mask), "box", 0.1, (1, 2, 3))
+    wide = cut(image, pixels_of(mask), "box", 0.1, (1, 2, 3))
     assert wide.size == (24, 24)
-    whole = cut(image, candidate(np.ones((48, 64), bool)), "masked", 1.0, (1, 2, 3))
+    whole = cut(image, pixels_of(np.ones((48, 64), bool)), "masked", 1.0, (1, 2, 3))
     assert whole.size == (64, 48), "clipped to the image"
 
 

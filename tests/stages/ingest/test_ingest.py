@@ -8,7 +8,8 @@ from PIL import Image
 from small import in_process, run_stage, write_params
 
 from pipeline.shards import read_all
-from stages.ingest.stage import path_fault, split_of
+from stages.ingest.places import path_fault
+from stages.ingest.stage import split_of
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_every_bad_image_is_a_counted_row_with_its_reason(folder):
     (images / "page.jpg").write_bytes(b"<html>not an image</html>")
     Image.new("RGB", (200, 200), "blue").save(images / "whole.jpg")
     (images / "half.jpg").write_bytes((images / "whole.jpg").read_bytes()[:400])
-    Image.new("RGB", (3, 40)).save(images / "thin.png")
+    Image.new("RGB", (12, 40)).save(images / "thin.png")
     Image.new("RGB", (20, 900)).save(images / "long.png")
     Image.new("1", (20000, 10000)).save(images / "bomb.png")
     (images / "link.png").symlink_to("/etc/hostname")
@@ -217,7 +218,7 @@ def test_sentences_alone_are_a_collection(small):
 
 
 def test_splits_follow_the_id_and_the_shares():
-    from pipeline.params import Splits
+    from pipeline.sections import Splits
 
     splits = Splits(train=0.8, dev=0.1, test=0.1)
     drawn = [split_of(f"image-{i}", splits) for i in range(4000)]
@@ -227,7 +228,7 @@ def test_splits_follow_the_id_and_the_shares():
 
 @pytest.mark.parametrize("uri", ["a/../../b.png", "/a.png", "C:\\x.png", "a\nb.png", "..\\b.png", "a\0.png"])
 def test_paths_that_leave_the_root_are_never_opened(tmp_path, uri):
-    assert path_fault(tmp_path, uri)[0] == "outside_root"
+    assert path_fault(tmp_path, uri, tmp_path)[0] == "outside_root"
 
 
 def test_stored_rows_are_of_the_contract(small):

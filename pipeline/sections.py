@@ -1,0 +1,267 @@
+"""The sections of params.yaml, one strict model each.
+
+A section is what its stage's fingerprint and DVC see; `runtime` is in neither, because it must not change any result.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sharded(Section):
+    max_reject_rate: Share = Field(0.01, description="share of bad records above which the stage fails (exit 4)")
+
+
+class Splits(Section):
+    train: Share = Field(1.0, description="share of images (by a hash of the id) that training sees")
+    dev: Share = Field(0.0, description="share kept for development")
+    test: Share = Field(0.0, description="share kept for tests")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Splits":
+        if abs(self.train + self.dev + self.test - 1.0) > 1e-9:
+            raise ValueError("the shares train + dev + test must add up to 1")
+        return self
+
+
+class Columns(Section):
+    image: str | None = Field(None, description="column of the images; null: `image` or another usual name")
+    caption: str | None = Field(
+        None, description="column of the captions, or a pattern for several (`caption_*`); null: a usual name"
+    )
+    id: str | None = Field(None, description="column of the image ids; null: the file's name and the row's number")
+
+
+class Ingest(Sharded):
+    source: Literal["folder", "coco", "flickr", "parquet", "webdataset", "sentences"] = Field(
+        description="how the collection is laid out"
+    )
+    path: str = Field(description="the collection's folder; for source `sentences`, its text file")
+    captions: str = Field(
+        "captions.csv",
+        description="the file (or glob) inside the folder that holds the captions: .csv, .tsv, .jsonl for folder, "
+        ".json for coco, token file, results.csv or lines for flickr, .parquet, .tar",
+    )
+    images: list[str] = Field(["images"], description="folders inside `path` where image files are looked up, in order")
+    lists: str | None = Field(
+        None,
+        description="source `flickr`, if captions are bare lines (Multi30k): the file (or glob) of image names, line i "
+        "for line i; null: captions name their image",
+    )
+    columns: Columns = Field(default_factory=Columns, description="source `parquet`: what its columns are called")
+    sentences_path: str = Field(
+        description="text file of the text-only stream, one sentence a line; an empty file for none"
+    )
+    shards: int = Field(8, ge=1, le=9999, description="how many shards the collection is cut into")
+    splits: Splits = Field(
+        default_factory=Splits, description="shares of the splits, assigned by a hash of the image id"
+    )
+    deduplicate: bool = Field(
+        True, description="keep one of several byte-equal images (the smallest id) and give it all captions"
+    )
+    near_duplicates: int | None = Field(
+        None,
+        ge=0,
+        le=12,
+        description="drop an image that looks like one with a smaller id: most bits (of 64) in which their perceptual "
+        "hashes may differ, 4 finds rescaled and recompressed copies; null: off",
+    )
+    max_pixels: int = Field(50_000_000, ge=1, description="larger images are rejected before they are decoded")
+    min_side: int = Field(16, ge=1, description="images with a shorter side are rejected, in pixels")
+    max_aspect: float = Field(10.0, ge=1.0, description="images longer than this many times their width are rejected")
+    max_caption_words: int = Field(200, ge=1, description="longer captions are dropped")
+
+
+class Parse(Sharded):
+    backend: Literal["stanza", "markup"] = Field(
+        description="stanza parses; markup reads Flickr30k Entities style captions"
+    )
+    path: str = Field(description="folder of the Stanza models, or the file of marked captions")
+    span: Literal["base", "maximal"] = Field(
+        "base", description="base noun phrases, or with their modifiers to the right"
+    )
+    drop_pronouns: bool = Field(True, description="leave out phrases whose head is a pronoun")
+    drop_heads: list[str] = Field([], description="head lemmas too abstract to have pixels")
+    max_words: int = Field(8, ge=1, description="longest phrase, in words")
+
+
+class Detect(Sharded):
+    backend: Literal["annotations", "transformers", "groundingdino"] = Field(description="where the boxes come from")
+    path: str = Field(
+        description="weights folder; for backend `annotations` the instances file, or the folder that holds it"
+    )
+    annotations: str = Field(
+        "instances_*.json", description="backend annotations: file name (or glob) when `path` is a folder"
+    )
+    synonyms: dict[str, list[str]] = Field({}, description="backend annotations: category -> other words for it")
+    top_k: int = Field(
+        3, ge=1, le=100, description="most boxes kept a phrase (a counted plural keeps one more than its count)"
+    )
+    box_threshold: Share = Field(0.35, description="model backends: least phrase score of a box")
+    nms_iou: Share = Field(0.5, description="model backends: boxes of a phrase that overlap more are merged")
+    prompting: Literal["per_image", "per_caption", "per_phrase"] = Field(
+        "per_image", description="model backends: what shares a prompt (scores depend on it)"
+    )
+    dtype: Dtype = Field("fp32", description="model backends: number format")
+
+    @field_validator("synonyms")
+    @classmethod
+    def _seen_by_dvc(cls, table: dict[str, list[str]]) -> dict[str, list[str]]:
+        if hidden := sorted({"size", "nfiles"} & set(table)):
+            raise ValueError(f"no category may be named {hidden[0]}: DVC's run cache leaves keys of that name out")
+        return table
+
+
+class Segment(Sharded):
+    backend: Literal["annotations", "sam"] = Field(description="where the masks come from")
+    path: str = Field(
+        description="weights folder; for backend `annotations` the instances file, or the folder that holds it"
+    )
+    annotations: str = Field(
+        "instances_*.json", description="backend annotations: file name (or glob) when `path` is a folder"
+    )
+    prompt: Literal["boxes", "grid"] = Field(
+        "boxes", description="sam: prompt with boxes, or find masks on a grid of points"
+    )
+    min_island: int = Field(0, ge=0, description="sam: holes and islands under this many pixels are cleaned away")
+    dtype: Dtype = Field("fp32", description="sam: number format")
+
+
+class Embed(Sharded):
+    backend: Literal["transformers"] = Field("transformers", description="frozen encoder, by AutoModel or CLIPModel")
+    path: str = Field(description="folder of the vision (or CLIP) encoder in Hugging Face layout")
+    crop: Literal["masked", "box", "blur"] = Field(
+        "masked", description="what is outside the mask: mean colour, kept, blurred"
+    )
+    crop_margin: float = Field(
+        0.1, ge=0.0, le=1.0, description="the box is widened by this share of its sides before cropping"
+    )
+    text: bool = Field(True, description="also embed captions and phrases where the encoder has a text tower")
+    dtype: Dtype = Field("fp32", description="number format of the encoder")
+
+
+class Align(Sharded):
+    min_score: Share = Field(0.35, description="least box score")
+    min_predicted_iou: Share = Field(0.0, description="least predicted IoU of the mask")
+    min_mask_box_iou: Share = Field(0.3, description="least IoU of the mask's own bounding box with the detected box")
+    min_area: Share = Field(0.005, description="least share of the image a mask may cover")
+    max_area: Share = Field(0.9, description="largest share of the image a mask may cover")
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        None, description="least cosine of crop and phrase; needs an encoder with a text tower; null: no filter"
+    )
+    tie: Share = Field(
+        0.0001, description="candidates whose scores differ by less are equal, and an equal best is ambiguous"
+    )
+    max_per_caption: int = Field(4, ge=1, description="most pairs a caption keeps, best scores first")
+
+
+class Train(Section):
+    path: str = Field(
+        description="folder of the text encoder: Hugging Face layout; config and tokenizer suffice for scratch"
+    )
+    init: Literal["pretrained", "scratch"] = Field(
+        description="start from the weights in `path`, or from seeded random ones"
+    )
+    pooling: Literal["cls", "cls_mlp", "mean"] | None = Field(
+        None, description="how token states become a sentence vector; null: as stored with the encoder"
+    )
+    epochs: int = Field(1, ge=1, description="passes over the mixed schedule")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps; null: the epochs decide")
+    batch_size: int = Field(64, ge=2, description="rows a batch, text and pair batches alike")
+    learning_rate: float = Field(3e-5, gt=0, description="peak learning rate; falls linearly to 0")
+    max_length: int = Field(32, ge=4, description="most tokens a text keeps in training")
+    objects_per_caption: int = Field(1, ge=1, description="object-phrase pairs sampled a caption and step")
+    captions_per_image: Literal["one_fixed", "all"] = Field(
+        "one_fixed", description="captions of an image that training sees"
+    )
+    pair_every: int | None = Field(
+        None, ge=1, description="a pair batch every so many steps; null: the published schedule"
+    )
+    temperature: float | None = Field(None, gt=0, description="null: the recipe's own")
+    image_weight: float | None = Field(
+        None, ge=0, description="lambda, weight of the caption-image term; null: the recipe's own"
+    )
+    object_weight: float | None = Field(
+        None, ge=0, description="mu, weight of the object-phrase term; null: the recipe's own"
+    )
+    eval_every: int = Field(125, ge=1, description="steps between evaluations on the STS-B dev set")
+    dtype: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the encoder; losses are fp32 always")
+
+
+class Grid(Section):
+    recipes: list[Literal["untrained", "simcse", "mcse", "mcseo"]] = Field(min_length=1, description="recipes to train")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="seeds to train each recipe with")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Grid":
+        if len(set(self.recipes)) < len(self.recipes) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("recipes and seeds must not repeat")
+        return self
+
+
+class Evaluate(Section):
+    path: str = Field(description="folder of the STS tasks in SentEval layout")
+    note: str = Field(
+        "", description="a line the report prints beside the scores, for data that is not the published tasks"
+    )
+
+
+class Report(Section):
+    gallery: int = Field(200, ge=0, description="pairs shown, drawn with the seed below; 10,000 stay quick")
+    dropped: int = Field(
+        100, ge=0, description="candidates and phrases shown that did not come through, drawn evenly over their reasons"
+    )
+    seed: int = Field(0, ge=0, description="seed of the drawn samples")
+    gold_path: str = Field(
+        description="folder of gold that pairs are measured against: phrases_*.json (phrases and the objects they "
+        "denote) and instances_*.json (COCO masks of the objects); an empty file for none"
+    )
+    leak_jaccard: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="training text is as good as an evaluation sentence from this Jaccard index of "
+        "their words on; null: only exact matches are looked for",
+    )
+    leak_distance: int | None = Field(
+        4,
+        ge=0,
+        le=64,
+        description="images are near copies up to this many of 64 bits between their perceptual "
+        "hashes; null: only exact matches are looked for",
+    )
+
+
+class Runtime(Section):
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="where models run")
+    workers: int = Field(1, ge=1, le=256, description="processes a sharded stage uses; 1: in this process")
+    threads: int = Field(2, ge=1, le=1024, description="threads of a worker")
+    batch_rows: int = Field(32, ge=1, description="rows a model sees at once")
+    scratch: str = Field(".scratch", description="the scratch store of finished shards; outside data/")
+
+
+class Params(Section):
+    dataset: Name = Field(description="short name; artifacts go to data/<dataset>/")
+    ingest: Ingest
+    parse: Parse
+    detect: Detect
+    segment: Segment
+    embed: Embed
+    align: Align
+    train: Train
+    grid: Grid
+    evaluate: Evaluate
+    report: Report
+    runtime: Runtime
+
+    def section(self, stage: str) -> dict[str, Any]:
+        """A stage's parameters as plain values, defaults filled in: what goes into its fingerprint and sidecars."""
+        return getattr(self, stage).model_dump()
