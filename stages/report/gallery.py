@@ -1,119 +1,100 @@
-"""The gallery: a drawn sample of pairs, each with its photo, mask, box, caption and scores."""
+"""The gallery's data: the cards as columns of plain values, the photos in blocks that are read one at a time.
 
-import base64
-import heapq
-import io
-from collections import defaultdict
+A page of 10,000 pairs holds a few tens of megabytes of photos. They lie in inert blocks of JSON; the page's script
+makes cards only of what is near the reader's eyes, and reads a block of photos when it first needs one of them.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from markupsafe import Markup, escape
-from PIL import Image
+from stages.report.cards import Card, Photo
 
-from pipeline.errors import InputError
-from stages.common import rle
-from stages.common.images import BadImage, decode
-from stages.report.outline import outline
-from stages.report.records import Passage, draw_key, each_shard, passage, pick
-
-THUMBNAIL = 320
-QUALITY = 80
+# Cards that are there without a script, and photos a block.
+FIRST, BLOCK = 12, 200
+MEASURES = ("score", "area", "iou", "similarity", "objects")
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A thumbnail, embedded once however many cards show it; `url` is a JPEG as a data: URL, sizes in its pixels."""
+class Reason:
+    """Why cards of the gallery are no pairs: `shown` of `total`."""
 
-    name: str
-    url: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Card:
-    """A pair as it is shown: `anchor` is its id as an HTML attribute, `path` the outline of its mask.
-
-    Outline and `box` (x, y, width, height) are in pixels of the thumbnail.
-    """
-
-    anchor: Markup
-    pair: dict
-    photo: Photo
-    path: str
-    box: tuple[str, str, str, str]
-    caption: Passage
+    stage: str
+    reason: str
+    shown: int
+    total: int
 
 
 @dataclass(frozen=True)
 class Gallery:
+    """`total` pairs and `totals` of drops by (stage, reason) there are; `cards` are the drawn ones, kept before
+    dropped, `worst` those of the section on quality. `photos` are in order of use.
+    """
+
     total: int
+    totals: dict[tuple[str, str], int]
     photos: list[Photo]
     cards: list[Card]
+    worst: list[Card]
+
+    @property
+    def first(self) -> list[Card]:
+        return [card for card in self.cards[:FIRST] if card.case.outcome == "kept"]
+
+    @property
+    def kept(self) -> int:
+        return sum(card.case.outcome == "kept" for card in self.cards)
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Commonest first, in all."""
+        shown = Counter((c.case.stage, c.case.reason) for c in self.cards if c.case.outcome != "kept")
+        ranked = sorted(self.totals.items(), key=lambda item: (-item[1], item[0]))
+        return [Reason(*key, shown[key], total) for key, total in ranked if shown[key]]
+
+    @property
+    def standing(self) -> list[Photo]:
+        """Photos of cards that are there without a script, as elements of the page."""
+        used = {card.photo.name for card in (*self.first, *self.worst)}
+        return [photo for photo in self.photos if photo.name in used]
+
+    def has(self, measure: str) -> bool:
+        """Whether any card has this number."""
+        return any(measure in card.case.measures for card in self.cards)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The cards as columns, for the script: numbers rounded to what is shown, null where there is none."""
+        numbers = {photo.name: number for number, photo in enumerate(self.photos)}
+        places = {(r.stage, r.reason): place for place, r in enumerate(self.reasons)}
+        cases = [card.case for card in self.cards]
+        found: dict[str, list[Any]] = {
+            "anchor": [card.anchor for card in self.cards],
+            "id": [case.id for case in cases],
+            "image": [case.image_id for case in cases],
+            "photo": [numbers[card.photo.name] for card in self.cards],
+            "before": [card.caption.before for card in self.cards],
+            "phrase": [card.caption.phrase for card in self.cards],
+            "after": [card.caption.after for card in self.cards],
+            "mask": [card.mask for card in self.cards],
+            "box": [card.box for card in self.cards],
+            "reason": [places.get((case.stage, case.reason)) if case.outcome != "kept" else None for case in cases],
+            "detail": [card.case.detail if card.case.detail != card.caption.phrase else "" for card in self.cards],
+        }
+        for name in MEASURES:
+            found[name] = [_rounded(case.measures.get(name)) for case in cases]
+        return found
+
+    def blocks(self) -> Iterator[list[tuple[int, int, str] | None]]:
+        """Width, height and data of the photos, `BLOCK` a block; null for those that stand in the page already."""
+        standing = {photo.name for photo in self.standing}
+        for start in range(0, len(self.photos), BLOCK):
+            yield [
+                None if photo.name in standing else (photo.width, photo.height, photo.url.partition(",")[2])
+                for photo in self.photos[start : start + BLOCK]
+            ]
 
 
-def draw(data: Path, most: int, seed: int) -> Gallery:
-    """Draws `most` pairs by a hash of seed and id, in that order; reads only the shards in which they lie.
-
-    Raises:
-        InputError: a shard is damaged, or a pair's image or caption is not in the same shard.
-    """
-    count, drawn = 0, []
-    for number, table in each_shard(data / "align" / "pairs", ["id"]):
-        ids = table.column("id").to_pylist()
-        count += len(ids)
-        drawn = heapq.nsmallest(most, drawn + [(draw_key(seed, identifier), identifier, number) for identifier in ids])
-    in_shard = defaultdict(list)
-    for _, identifier, number in drawn:
-        in_shard[number].append(identifier)
-    cards: dict[str, Card] = {}
-    photos: dict[str, Photo] = {}
-    for number, ids in sorted(in_shard.items()):
-        pairs = pick(data / "align" / "pairs", number, ids)
-        captions = pick(data / "ingest" / "captions", number, [p["caption_id"] for p in pairs.values()], ["id", "text"])
-        images = pick(data / "ingest" / "images", number, [p["image_id"] for p in pairs.values()], ["id", "bytes"])
-        for identifier, pair in sorted(pairs.items()):
-            if pair["image_id"] not in images or pair["caption_id"] not in captions:
-                raise InputError(
-                    f"{data}: pair {identifier} has no image or caption in shard {number}; the stages come from "
-                    "different runs: `dvc repro` makes them agree"
-                )
-            if pair["image_id"] not in photos:
-                photos[pair["image_id"]] = thumbnail(
-                    images[pair["image_id"]]["bytes"], f"photo-{len(photos)}", pair["image_id"]
-                )
-            cards[identifier] = _card(pair, photos[pair["image_id"]], captions[pair["caption_id"]]["text"])
-    return Gallery(count, list(photos.values()), [cards[identifier] for _, identifier, _ in drawn])
-
-
-def thumbnail(data: bytes, name: str, image_id: str) -> Photo:
-    """A stored image as a JPEG of at most 320 pixels a side; never enlarged.
-
-    Raises:
-        InputError: the stored bytes do not decode.
-    """
-    try:
-        image = decode(data)
-    except BadImage as error:
-        raise InputError(
-            f"image {image_id}: stored pixels do not decode ({error}); run `dvc checkout` or `dvc repro ingest`"
-        ) from None
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    url = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Photo(name, url, image.width, image.height)
-
-
-def _card(pair: dict, photo: Photo, text: str) -> Card:
-    mask = rle.decode(pair["counts"], pair["height"], pair["width"])
-    across, down = photo.width / pair["width"], photo.height / pair["height"]
-    box = (pair["x0"] * across, pair["y0"] * down, (pair["x1"] - pair["x0"]) * across, (pair["y1"] - pair["y0"]) * down)
-    return Card(
-        Markup(escape(pair["id"])),
-        pair,
-        photo,
-        outline(mask, photo.width, photo.height),
-        tuple(f"{v:.1f}" for v in box),
-        passage(text, pair["start"], pair["end"]),
-    )
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), 5)

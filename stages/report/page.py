@@ -26,7 +26,7 @@ def render(**values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(count=count, fixed=fixed, share=share, plain=plain)
+    environment.filters.update(count=count, fixed=fixed, share=share, plain=plain, data=data)
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
@@ -48,6 +48,8 @@ def _digest(text: str) -> str:
 
 def visible(text: str) -> str:
     """Text without what does not show but changes how the rest shows: bidirectional, zero-width, control characters."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c for c in text if not _hidden(c))
 
 
@@ -60,6 +62,22 @@ def _hidden(character: str) -> bool:
 
 def _finalize(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def data(value: Any) -> Markup:
+    """A plain value as JSON for an inert `<script type="application/json">`: nothing in it can end the element."""
+    text = json.dumps(_visible_in(value), ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _visible_in(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {key: _visible_in(item) for key, item in value.items()}
+    return [_visible_in(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def count(value: int) -> str:

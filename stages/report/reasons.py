@@ -5,6 +5,7 @@
 
 MEANING = {
     "ingest.duplicate": "the same image or sentence again; of images the smallest id stays and keeps all captions",
+    "near_duplicate": "it looks like an image with a smaller id, by their perceptual hashes (ingest.near_duplicates)",
     "no_caption": "an image that no caption belongs to",
     "outside_root": "its path leaves the collection's folder",
     "missing_file": "the file is not there",
@@ -12,13 +13,14 @@ MEANING = {
     "empty_file": "the file holds no bytes",
     "truncated": "the image file ends too early",
     "too_many_pixels": "more pixels than ingest.max_pixels",
+    "sha256_differs": "the file is not the one whose sha256 the collection states",
     "aspect": "longer than ingest.max_aspect times its width",
     "unsupported_mode": "a pixel format that has no plain RGB form",
     "ingest.too_small": "its short side is below ingest.min_side",
     "ingest.too_long": "more words than ingest.max_caption_words",
     "duplicate_id": "another record has the same id",
     "bad_record": "the record cannot be read as an image and its caption",
-    "bad_encoding": "the line is not UTF-8",
+    "bad_encoding": "the line, the text or the name is not UTF-8",
     "unknown_image": "names an image that the collection does not list",
     "image_dropped": "its image was dropped",
     "image_rejected": "its image was rejected",

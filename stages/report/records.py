@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.files import sha256_json
 from pipeline.ledger import total
-from pipeline.shards import SIDECARS, read_sidecar, read_table, shard_name, shard_numbers, verified_hash
+from pipeline.shards import SIDECARS, damaged, read_sidecar, read_table, shard_name, shard_numbers, verified_hash
 
 STAGES = ("ingest", "parse", "detect", "segment", "embed", "align")
 UNITS = ("image", "caption", "sentence", "phrase", "box", "feature", "candidate")
@@ -116,17 +117,40 @@ def draw_key(seed: int, identifier: str) -> str:
 def each_shard(table_dir: Path, columns: list[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
     """Shard number and table, shard after shard, each verified against its sidecar."""
     for number in shard_numbers(table_dir):
-        yield number, _shard(table_dir, number, columns)
+        yield number, shard_table(table_dir, number, columns)
 
 
 def pick(table_dir: Path, number: int, ids: Iterable[str], columns: list[str] | None = None) -> dict[str, dict]:
     """The rows of these ids in a shard, by id; ids that are not there are left out."""
-    table = _shard(table_dir, number, columns)
-    wanted = pc.is_in(table.column("id"), pa.array(sorted(set(ids)), pa.string()))
-    return {row["id"]: row for row in table.filter(wanted).to_pylist()}
+    return {row["id"]: row for row in rows_where(table_dir, number, "id", ids, columns).to_pylist()}
 
 
-def _shard(table_dir: Path, number: int, columns: list[str] | None) -> pa.Table:
+def rows_where(
+    table_dir: Path, number: int, key: str, ids: Iterable[str], columns: list[str] | None = None
+) -> pa.Table:
+    """The rows of a shard whose column `key` holds one of these ids."""
+    table = shard_table(table_dir, number, columns)
+    return table.filter(pc.is_in(table.column(key), pa.array(sorted(set(ids)), pa.string())))
+
+
+def pick_images(table_dir: Path, number: int, ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Id and stored bytes of these images in a shard, a row group at a time: a shard may hold gigabytes of pixels."""
+    wanted = set(ids)
+    verified_hash(table_dir, number)
+    path = table_dir / f"{shard_name(number)}.parquet"
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as handle:
+            for group in range(handle.num_row_groups):
+                found = handle.read_row_group(group, ["id"]).column(0).to_pylist()
+                rows = [row for row, identifier in enumerate(found) if identifier in wanted]
+                stored = handle.read_row_group(group, ["bytes"]).column(0).take(rows) if rows else ()
+                yield from ((found[row], data.as_py()) for row, data in zip(rows, stored, strict=True))
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, str(error).splitlines()[0]) from error
+
+
+def shard_table(table_dir: Path, number: int, columns: list[str] | None = None) -> pa.Table:
+    """One shard of a table, verified against its sidecar."""
     verified_hash(table_dir, number)
     return read_table(table_dir / f"{shard_name(number)}.parquet", table_dir.name, columns)
 
@@ -155,8 +179,8 @@ def examples(data: Path, stage: str, seed: int, most: int = EXAMPLES) -> dict[tu
 def _captions(data: Path, items: list[tuple]) -> dict[str, str]:
     wanted = defaultdict(set)
     for _, number, identifier, _, _ in items:
-        match = _SPAN.fullmatch(identifier)
-        wanted[number] |= {identifier, match["caption"]} if match else {identifier}
+        place = place_of(identifier)
+        wanted[number] |= {identifier, place[0]} if place else {identifier}
     texts = {}
     for number, ids in sorted(wanted.items()):
         texts.update(
@@ -168,10 +192,16 @@ def _captions(data: Path, items: list[tuple]) -> dict[str, str]:
 def _passage(unit: str, identifier: str, texts: dict[str, str]) -> Passage | None:
     if unit == "caption":
         return Passage(texts[identifier], "", "") if identifier in texts else None
-    match = _SPAN.fullmatch(identifier)
-    if unit not in ("phrase", "box", "candidate") or not match or match["caption"] not in texts:
+    place = place_of(identifier) if unit in ("phrase", "box", "candidate") else None
+    if not place or place[0] not in texts:
         return None
-    return passage(texts[match["caption"]], int(match["start"]), int(match["end"]))
+    return passage(texts[place[0]], place[1], place[2])
+
+
+def place_of(identifier: str) -> tuple[str, int, int] | None:
+    """Caption id, start and end that the id of a phrase, box or candidate is made from; None for any other id."""
+    match = _SPAN.fullmatch(identifier)
+    return (match["caption"], int(match["start"]), int(match["end"])) if match else None
 
 
 def passage(text: str, start: int, end: int) -> Passage:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pipeline import params as parameters
 from pipeline.errors import InputError, tell
-from pipeline.files import write_text
-from pipeline.params import Params
+from pipeline.files import hash_path, write_text
 from pipeline.process import lock, run
-from stages.report import curves, scores
-from stages.report.gallery import draw
+from pipeline.sections import Params
+from stages.report import cards, curves, flow, gold, leaks, quality, sample, scores
+from stages.report.gallery import Gallery
 from stages.report.page import render
 from stages.report.reasons import meaning
 from stages.report.records import STAGES, examples, read_stage
@@ -28,7 +28,7 @@ DOES = {
     "embed": "images and candidate crops become feature vectors",
     "align": "candidates become pairs",
 }
-FLOW = (
+HEADLINE = (
     ("ingest", "images"),
     ("ingest", "captions"),
     ("parse", "phrases"),
@@ -90,9 +90,17 @@ def build(params: Params, places: Places) -> str:
         )
     training = _training(params, places)
     seed = params.report.seed
+    known = gold.read(Path(params.report.gold_path))
+    measured = quality.measure(places.data, known, seed) if known else None
+    kept = sample.kept(places.data, params.report.gallery, seed)
+    dropped = sample.dropped(places.data, params.report.dropped, seed)
+    worst = [*measured.faults, *measured.gaps] if measured else []
+    shown = len(kept.cases) + len(dropped.cases)
+    photos, drawn = cards.draw(places.data, [*kept.cases, *dropped.cases, *worst])
     return render(
         dataset=params.dataset,
-        flow=[(table, of[stage].rows.get(table, 0)) for stage, table in FLOW],
+        headline=[(table, of[stage].rows.get(table, 0)) for stage, table in HEADLINE],
+        flow=flow.steps(records),
         sentences=of["ingest"].rows.get("sentences", 0),
         encoder=of["embed"].facts,
         random_weights=bool(of["embed"].facts.get("random_weights")),
@@ -101,10 +109,20 @@ def build(params: Params, places: Places) -> str:
         does=DOES,
         meaning=meaning,
         examples={name: examples(places.data, name, seed) for name in STAGES},
-        gallery=draw(places.data, params.report.gallery, seed),
+        gallery=Gallery(kept.total, dropped.totals, photos, drawn[:shown], drawn[shown:]),
+        quality=measured,
+        verdicts=quality.MEANING,
+        why=quality.why,
         seed=seed,
         training=training,
+        leaks=leaks.check(
+            places.data, Path(params.evaluate.path), params.report.leak_jaccard, params.report.leak_distance
+        ),
         settings=_settings(params),
+        hashes={
+            "evaluate": {"STS tasks": hash_path(Path(params.evaluate.path))},
+            "report": {"gold": known.digest} if known else {},
+        },
     )
 
 

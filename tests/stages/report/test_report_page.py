@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,11 +15,18 @@ from html_page import Parsed
 from tiny_world import BREAKOUT, CAPTIONS, DROPS, ODD_ID, ROOT, SCRIPT, World, make
 
 from pipeline.errors import InputError
+from pipeline.files import hash_path
 from stages.report.stage import build
 
 
 def cards(page: str) -> list[dict]:
-    return Parsed(page).of_class("card")
+    """The pairs' cards that stand in the page itself."""
+    return Parsed(page).of_class("kept")
+
+
+def blocks(page: str) -> list:
+    """The inert blocks: the gallery's columns first, then the photos."""
+    return [json.loads(text) for text in Parsed(page).inside["script"][:-1]]
 
 
 def flat(text: str) -> str:
@@ -27,26 +35,30 @@ def flat(text: str) -> str:
 
 def test_every_pair_has_a_card_with_photo_mask_and_box(page: str) -> None:
     parsed = Parsed(page)
-    assert len(parsed.of_class("card")) == len(CAPTIONS)
-    assert {card["id"] for card in parsed.of_class("card")} >= {"1#1@38-48", f"{ODD_ID}#1@0-8"}
-    paths = parsed.of_class("mask")
+    assert len(parsed.of_class("kept")) == len(CAPTIONS)
+    assert {card["id"] for card in parsed.of_class("kept")} >= {"1#1@38-48", f"{ODD_ID}#1@0-8"}
+    paths = [path for path in parsed.of_class("mask") if "d" in path]
     assert len(paths) == len(CAPTIONS)
     assert all(path["d"].count("M") == 2 and path["d"].count("Z") == 2 for path in paths), "a ring is two rings"
-    boxes = [box for box in parsed.of_class("box") if box["class"] == "box"]
+    boxes = [box for box in parsed.of_class("box") if box["class"] == "box" and "x" in box]
     # 400 x 300 is shown at 320 x 240
-    assert {(b["x"], b["y"], b["width"], b["height"]) for b in boxes} == {("96.0", "56.0", "128.0", "128.0")}
+    assert {(b["x"], b["y"], b["width"], b["height"]) for b in boxes} == {("96", "56", "128", "128")}
 
 
 def test_a_photo_is_embedded_once(page: str) -> None:
     images = Parsed(page).all("image")
     assert len(images) == 3
     assert len({image["href"] for image in images}) == 3
+    assert page.count("data:image/webp;base64,U") == 3 and blocks(page)[1:] == [[None, None, None]]
     assert len(Parsed(page).all("use")) >= len(CAPTIONS)
 
 
+@pytest.mark.fault("F41")
 def test_hostile_text_is_shown_and_cannot_act(page: str) -> None:
     parsed = Parsed(page)
-    assert len(parsed.all("script")) == len(parsed.all("style")) == 1
+    assert len([s for s in parsed.all("script") if "type" not in s]) == len(parsed.all("style")) == 1
+    assert {s.get("type") for s in parsed.all("script")} == {None, "application/json"}
+    assert not [text for text in parsed.inside["script"][:-1] if "<" in text or "\u2028" in text]
     assert not parsed.all("img")
     assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
     assert not [1 for _, attributes in parsed.tags if "style" in attributes]
@@ -65,12 +77,12 @@ def test_marks_that_do_not_show_are_left_out_and_joined_emoji_stay(page: str) ->
 
 def test_the_page_asks_for_nothing(page: str) -> None:
     parsed = Parsed(page)
-    assert not re.search(r"https?:|//[a-z0-9]+\.", re.sub(r"data:image/jpeg;base64,[\w+/=]+", "", page))
+    assert not re.search(r"https?:|//[a-z0-9]+\.", re.sub(r"data:image/webp;base64,[\w+/=]+", "", page))
     assert not parsed.all("link") and not parsed.all("iframe")
     for tag, attributes in parsed.tags:
         for name in ("src", "href", "xlink:href", "srcset", "action", "poster"):
             value = attributes.get(name)
-            assert value is None or value.startswith(("data:image/jpeg;base64,", "#")), (tag, value)
+            assert value is None or value.startswith(("data:image/webp;base64,", "#")), (tag, value)
     assert "url(" not in parsed.inside["style"][0] and "@import" not in page
 
 
@@ -87,15 +99,15 @@ def test_the_policy_lets_only_the_pages_own_style_and_script_through(page: str) 
     policy = next(m["content"] for m in parsed.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none';") and "unsafe" not in policy
     for element in ("style", "script"):
-        digest = base64.b64encode(hashlib.sha256(parsed.inside[element][0].encode()).digest()).decode()
+        digest = base64.b64encode(hashlib.sha256(parsed.inside[element][-1].encode()).digest()).decode()
         assert f"{element}-src 'sha256-{digest}'" in policy
 
 
 def test_the_ledger_adds_up_before_the_readers_eyes(page: str) -> None:
     sums = [flat(text) for text in Parsed(page).inside["p"] if " rejected" in text and " = " in flat(text)]
     assert "4 images in = 3 through + 0 dropped + 1 rejected" in sums
-    assert "6 phrases in = 4 through + 2 dropped + 0 rejected" in sums
-    assert "4 boxes in = 4 through + 0 dropped + 0 rejected" in sums
+    assert "7 phrases in = 5 through + 2 dropped + 0 rejected" in sums
+    assert "5 boxes in = 5 through + 0 dropped + 0 rejected" in sums
     assert len(sums) == 9
     for line in sums:
         came, through, dropped, rejected = map(int, re.findall(r"\d+", line))
@@ -107,7 +119,7 @@ def test_every_reason_is_listed_with_rows_of_it(page: str) -> None:
     listed = [flat(text) for text in parsed.inside["summary"]]
     for drop in (drop for drops in DROPS.values() for drop in drops):
         assert any(f" {drop.reason} " in f"{line} " for line in listed), drop.reason
-    assert any(line.startswith("2 33.3 % no_match no object of that category") for line in listed)
+    assert any(line.startswith("2 28.6 % no_match no object of that category") for line in listed)
     rows = [flat(text) for text in parsed.inside["li"]]
     assert f"{SCRIPT} a red ball on grass no ball is annotated 1#1@38-48" in rows
     assert any("</script><svg onload=" in row for row in rows)
@@ -132,6 +144,15 @@ def test_scores_untrained_first_percent_and_dashes(page: str) -> None:
     assert "One seed: no claim about a recipe." in text
     assert "Missing here: SICK-R." in text
     assert "a note <b>" in text and "mcseo: few sentences" in text
+
+
+def test_leaks_are_shown_and_near_ones_can_be_left_out(world: World, page: str) -> None:
+    def row(text: str) -> str:
+        return next(line for line in map(flat, Parsed(text).inside["tr"]) if line.startswith("STS-B "))
+
+    assert row(page) == "STS-B 4 1 25.0 % 0"
+    exact_only = world.change(report__leak_jaccard=None, report__leak_distance=None)
+    assert row(build(exact_only, world.places)) == "STS-B 4 1 25.0 % –"
 
 
 def test_several_seeds_get_mean_and_spread(world: World) -> None:
@@ -171,18 +192,8 @@ def test_curves_take_the_pages_colours(page: str) -> None:
 def test_what_it_ran_from_is_told_without_places(page: str, world: World) -> None:
     text = flat("".join(Parsed(page).inside["section"]))
     assert "cd" * 32 in text and 'words ["<i>", "b"]' in text and "learning_rate 0.001" in text
-    assert str(ROOT) not in page and "demo/world" not in page
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
-def test_in_a_browser_the_filter_comes_up_and_nothing_hostile_runs(world: World, tmp_path) -> None:
-    out = run(world)
-    quiet = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = ["chromium", "--headless", "--no-sandbox", *quiet.split(), "--disable-sync", profile, "--dump-dom"]
-    dom = subprocess.run([*command, out.as_uri()], capture_output=True, text=True, timeout=120).stdout
-    assert flat(Parsed(dom).inside["title"][0]) == "tiny: object-phrase pairs"
-    assert "hidden" not in Parsed(dom).of_class("filter")[0]
+    assert str(ROOT) not in page and "demo/world" not in page and str(world.root) not in page
+    assert f"STS tasks {hash_path(world.root / 'sts')}" in text
 
 
 def run(world: World, code: int = 0, **environment: str):

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[3]
 WIDTH, HEIGHT, SHARDS = 400, 300, 2
 SCRIPT = "<script>document.title='run'</script>"
 BREAKOUT = "\"><img src=x onerror=document.title='run'>"
+CLOSING = "</script></template><script>window.hacked=1</script><!-- <script>"
+LONG = "w" * 300
 ODD_ID = "4'\"><b onclick=document.title='run'> %41#"
 # (image, caption, text, phrase); the first image is shown by two pairs
 CAPTIONS = [
@@ -27,7 +29,10 @@ CAPTIONS = [
     ("1", "1#2", "the \u202eball\u200b again, \U0001f468\u200d\U0001f469\u200d\U0001f467 too", "the \u202eball\u200b"),
     ("2", "2#1", f"look, {BREAKOUT} there", BREAKOUT),
     (ODD_ID, ODD_ID + "#1", "two dogs", "two dogs"),
+    ("2", "2#2", f"{CLOSING} a blue ball {LONG}", "a blue ball"),
 ]
+# Graded pairs of sentences; the second of the first pair is a caption of the dataset.
+STS = ((1, "a man", "two dogs"), (2, "<i>a</i> cat", "a dog"))
 UNITS = {
     "ingest": {"image": ("images", "id"), "caption": ("captions", "id"), "sentence": ("sentences", "id")},
     "parse": {"caption": ("phrases", "caption_id"), "phrase": ("phrases", "id")},
@@ -108,7 +113,7 @@ class World:
                     for name, table in written.items()
                 },
                 inputs={"images": "ab" * 32},
-                ledger=ledger.count(units, seen, drops, written),
+                ledger=ledger.count(units, seen, written),
                 path_hash="cd" * 32 if stage == "embed" else None,
                 params={"max_reject_rate": 0.01, "words": ["<i>", "b"]},
                 facts=facts if stage == "embed" else {},
@@ -164,7 +169,12 @@ def make(root: Path) -> World:
         grid__seeds=[0],
         evaluate__note="a note <b>",
         report__gallery=50,
+        report__gold_path=str(root / "no_gold.json"),
+        evaluate__path=str(root / "sts"),
     )
+    (root / "no_gold.json").touch()
+    (root / "sts/STSBenchmark").mkdir(parents=True)
+    (root / "sts/STSBenchmark/sts-test.csv").write_text("".join(f"g\tf\ty\t{n}\t{n}\t{a}\t{b}\n" for n, a, b in STS))
     made.write()
     for recipe in ("mcseo", "untrained"):
         made.write_run(recipe, 0)
@@ -193,6 +203,7 @@ def _rows() -> dict[str, list[dict]]:
                 "uri": "a.jpg",
                 "split": "train",
                 "rewritten": "",
+                "phash": 0,
             }
         )
     rows["sentences"].append({"id": "s", "text": "a sentence"})
