@@ -1,7 +1,12 @@
-"""`python -m pipeline`: plan, run, preset, set, weights. A mistake ends in one line and its exit code."""
+"""`python -m pipeline`: every command. A mistake ends in one line and its exit code.
 
+Heavy modules are imported by the command that needs them.
+"""
+
+import errno
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import child, params, presets, weights
-from pipeline.errors import StageError, tell
+from pipeline.errors import InputError, ParamsError, ResourceError, StageError, tell
 from pipeline.process import RUN_DIR, lock
 
 PARAMS = Path("params.yaml")
 PAGE = Path("report/index.html")
+_SHORT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 app = typer.Typer(
     help="Object-phrase pairs from images and captions, and the sentence encoders trained on them.",
@@ -23,9 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 weights_app = typer.Typer(help="Weights the stages can use: what there is, and getting it.", no_args_is_help=True)
+export_app = typer.Typer(help="The pairs in layouts that other tools read.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
+app.add_typer(export_app, name="export")
 
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="a parameter, any number")]
+Dataset = Annotated[str | None, typer.Option(help="a dataset under data/; default: that of params.yaml")]
 
 
 @app.command()
@@ -140,6 +149,129 @@ def weights_get(name: Annotated[str, typer.Argument(help="a name of `weights lis
     typer.echo(f"{name}: in {folder}")
 
 
+@app.command()
+def doctor() -> None:
+    """What this machine and checkout have, and what to do where something is amiss. Exit 5: there is a problem."""
+    from pipeline import checkup
+
+    problems = checkup.run(PARAMS, Console(highlight=False, markup=False))
+    if problems:
+        raise typer.Exit(ResourceError.code)
+
+
+@app.command()
+def show(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="of an image, caption, phrase, box, or pair")],
+    dataset: Dataset = None,
+    opened: Annotated[bool, typer.Option("--open", help="also draw it and open the picture")] = False,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE", help="also draw it into this PNG")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="everything as JSON on standard output")] = False,
+) -> None:
+    """Everything known of a pair, an image or a caption: where it comes from, who made it, what was lost and why."""
+    from pipeline import show as search
+    from pipeline.show_text import render
+
+    data, _ = _places(dataset)
+    found = search.find(data, identifier)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    else:
+        render(found, Console(highlight=False, markup=False))
+    if opened or picture:
+        from pipeline import picture as drawing
+
+        target = drawing.save(drawing.draw(found, search.image_bytes(data, found)), picture or RUN_DIR / "show.png")
+        if not (opened and drawing.open_viewer(target)):
+            typer.echo(f"picture: {target}", err=as_json)
+
+
+@app.command()
+def verify(
+    dataset: Dataset = None,
+    fast: Annotated[bool, typer.Option("--fast", help="hash no contents: what is there, and do records agree")] = False,
+) -> None:
+    """Holds every shard, the scratch store and DVC's cache against what is said of them. Exit 3: there is a fault."""
+    from pipeline import verify as check
+
+    data, scratch = _places(dataset)
+    report = check.everything(data, scratch, fast)
+    for line in (*report.remarks, *map(str, report.faults)):
+        typer.echo(line)
+    looked = ", ".join(f"{number:,} {what}" for what, number in report.looked.items())
+    faults = len(report.faults)
+    typer.echo(f"{data}: {looked}: {faults or 'no'} fault{'' if faults == 1 else 's'}")
+    if faults:
+        raise typer.Exit(InputError.code)
+
+
+@app.command()
+def clean(
+    dataset: Dataset = None,
+    scratch: Annotated[bool, typer.Option("--scratch", help="also finished shards nobody used for a while")] = False,
+    keep_days: Annotated[float, typer.Option(help="with --scratch: keep what was used in so many days")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only list and sum")] = False,
+) -> None:
+    """Removes what killed runs left behind, and old shards of the scratch store. Costs time at most, never a result."""
+    from pipeline import clean as sweeping
+    from pipeline.locks import hold_all
+
+    if not keep_days >= 0:
+        raise ParamsError(f"--keep-days {keep_days}: must be a number from 0")
+    data, store = _places(dataset)
+    with hold_all(store):
+        sweep = sweeping.sweep(data, store, keep_days if scratch else None)
+        for path in sweep.listed() if dry_run else ():
+            typer.echo(str(path))
+        if not dry_run:
+            sweep.remove()
+    typer.echo(sweep.summary("would free" if dry_run else "freed"))
+
+
+@export_app.command("coco")
+def export_coco(
+    out: Annotated[Path, typer.Argument(help="a folder that is empty or not there yet")],
+    dataset: Dataset = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier export")] = False,
+) -> None:
+    """COCO instances JSON (masks as RLE, with phrase and caption), captions JSON, and the images."""
+    from pipeline.export import coco
+
+    _export(coco.write, out, dataset, force)
+
+
+@export_app.command("hf")
+def export_hf(
+    out: Annotated[Path, typer.Argument(help="a folder that is empty or not there yet")],
+    dataset: Dataset = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier export")] = False,
+) -> None:
+    """Parquet files and a dataset card: datasets.load_dataset(OUT) opens it."""
+    from pipeline.export import hf
+
+    _export(hf.write, out, dataset, force)
+
+
+def _export(write: Callable[[Path, Path], tuple[int, int]], out: Path, dataset: str | None, force: bool) -> None:
+    from pipeline.export.folder import fresh
+
+    data, _ = _places(dataset)
+    with fresh(out, force) as folder:
+        images, pairs = write(data, folder)
+    typer.echo(f"{pairs:,} pairs of {images:,} images: in {out}")
+
+
+def _places(dataset: str | None) -> tuple[Path, Path]:
+    """A dataset's folder and its scratch store."""
+    loaded = params.load(PARAMS)
+    name = dataset or loaded.dataset
+    data = Path("data") / name
+    if Path(name).name != name or not data.is_dir():
+        there = sorted(path.name for path in Path("data").glob("*") if path.is_dir())
+        hint = f"there are {', '.join(there)}" if there else "run `python -m pipeline run` first"
+        raise InputError(f"{data}: no such dataset; {hint}")
+    return data, Path(loaded.runtime.scratch) / name
+
+
 def _print_rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     made = Table(*head, box=None, pad_edge=False, header_style="dim")
     for row in rows:
@@ -154,3 +286,8 @@ def main(arguments: list[str] | None = None) -> None:
     except StageError as error:
         tell(str(error))
         sys.exit(error.code)
+    except OSError as error:
+        if error.errno not in _SHORT:
+            raise
+        tell(f"{error.filename or 'the disk'}: cannot be written ({error.strerror}); free or open it and run again")
+        sys.exit(ResourceError.code)

@@ -121,7 +121,7 @@ def test_a_preset_needs_what_it_names(call, tmp_path, monkeypatch):
     assert call("preset", "coco")[::2] == (2, "preset coco needs the collection's folder: add --data-root DIR\n")
     assert call("preset", "coco", "--data-root", "/nowhere")[0] == 3
     code, _, err = call("preset", "coca")
-    assert (code, err) == (2, "'coca': no such preset; there are coco, demo\n")
+    assert (code, err) == (2, f"'coca': no such preset; there are {', '.join(presets.names())}\n")
     code, _, err = call("preset", "demo", "--set", "align.min_score=high")
     assert code == 2
     assert err.startswith("presets/demo.yaml: 1 mistake")
