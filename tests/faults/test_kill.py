@@ -81,6 +81,7 @@ def computed(said):
     return int(re.search(r"(\d+) shards computed", said)[1])
 
 
+@pytest.mark.fault("F1")
 @pytest.mark.parametrize("stage", SHARDED)
 def test_the_stage_is_killed(stage, disturbed, undisturbed):
     runner = start(disturbed, stage)
@@ -95,6 +96,7 @@ def test_the_stage_is_killed(stage, disturbed, undisturbed):
     assert digests(disturbed / f"data/small/{stage}") == of_stage(undisturbed, stage)
 
 
+@pytest.mark.fault("F1", "F5")
 @pytest.mark.parametrize("stage", SHARDED)
 def test_dvc_is_killed(stage, disturbed, undisturbed):
     """The stage outlives its dvc; a second run must not work beside it, and takes over what it made."""
@@ -114,6 +116,7 @@ def test_dvc_is_killed(stage, disturbed, undisturbed):
     assert digests(disturbed / f"data/small/{stage}") == of_stage(undisturbed, stage)
 
 
+@pytest.mark.fault("F60")
 @pytest.mark.parametrize("stage", SHARDED)
 def test_the_flow_is_killed(stage, disturbed, undisturbed):
     """What starts dvc for Prefect dies (kill -9): its guard ends dvc and the stage, and the next run goes on."""
@@ -131,6 +134,7 @@ def test_the_flow_is_killed(stage, disturbed, undisturbed):
     assert digests(disturbed / f"data/small/{stage}") == of_stage(undisturbed, stage)
 
 
+@pytest.mark.fault("F1")
 def test_workers_die_with_their_stage(tmp_path):
     """With two workers, killing the stage leaves no worker computing on."""
     folder = make_checkout(tmp_path / "workers", runtime__workers=2)
@@ -147,6 +151,7 @@ def test_workers_die_with_their_stage(tmp_path):
     assert computed(dvc(folder, "repro", "--single-item", "detect")) == SHARDS - before
 
 
+@pytest.mark.fault("F4")
 def test_sigterm_ends_with_143_and_keeps_finished_shards(tmp_path):
     folder = make_checkout(tmp_path / "term")
     environment = checkout_environment(folder, SLOW)

@@ -55,6 +55,7 @@ def test_a_comment_in_a_stages_code_computes_no_shard(done):
         dvc(done, "repro")
 
 
+@pytest.mark.fault("F58", "F59")
 def test_a_threshold_runs_align_and_what_follows_and_setting_it_back_computes_nothing(done):
     params = done / "params.yaml"
     before = params.read_text()

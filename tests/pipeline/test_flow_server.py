@@ -144,6 +144,13 @@ class Checkout:
             time.sleep(0.3)
         return state
 
+    def await_name(self, run: str, name: str, seconds: float = 60) -> None:
+        """Waits until a run's state bears this name."""
+        deadline = time.monotonic() + seconds
+        while (state := self.state(run))["name"] != name:
+            assert time.monotonic() < deadline, state
+            time.sleep(0.3)
+
     def logs(self, run: str, until: str = "") -> str:
         """The messages of a run; waits for the one that holds `until`: Prefect sends them in batches, out of step."""
         deadline = time.monotonic() + 30
@@ -287,6 +294,7 @@ def test_cancelling_a_run_ends_its_stage(checkout: Checkout) -> None:
     _wait_until_gone(stage)
 
 
+@pytest.mark.fault("F60")
 def test_a_killed_worker_leaves_nothing_running_and_the_next_run_finishes(checkout: Checkout) -> None:
     checkout.trouble(align=["sleep"])
     run = checkout.submit(overrides={"align.min_score": 0.7})
@@ -299,8 +307,24 @@ def test_a_killed_worker_leaves_nothing_running_and_the_next_run_finishes(checko
     checkout.start_worker()
     run = checkout.submit()
     assert checkout.wait(run)["type"] == "COMPLETED", checkout.logs(run)
-    assert checkout.ran() == ["align", "align", "report"]
+    assert checkout.ran()[-3:] == ["align", "align", "report"]
     assert "0.7" in (checkout.root / "report" / "index.html").read_text()
+
+
+@pytest.mark.fault("F62")
+def test_a_second_run_waits_for_the_first(checkout: Checkout) -> None:
+    checkout.trouble(align=["sleep"])
+    first = checkout.submit(overrides={"align.min_score": 0.75})
+    stage = _asleep(checkout)
+    second = checkout.submit(overrides={"align.min_score": 0.8})
+    checkout.await_name(second, "AwaitingConcurrencySlot")
+    assert checkout.ran() == ["align"], "the second has not begun"
+    assert "min_score: 0.75\n" in (checkout.root / "params.yaml").read_text()
+    os.kill(stage, signal.SIGTERM)
+    assert checkout.wait(first)["type"] == "FAILED"
+    assert checkout.wait(second)["type"] == "COMPLETED", checkout.logs(second)
+    assert checkout.ran() == ["align", "align", "report"]
+    assert "min_score: 0.8\n" in (checkout.root / "params.yaml").read_text()
 
 
 def _asleep(checkout: Checkout) -> int:
