@@ -9,7 +9,6 @@ is what the browser itself takes.
 import argparse
 import multiprocessing
 import resource
-import shutil
 import statistics
 import tempfile
 import time
@@ -18,21 +17,12 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.browser import BROWSERS, PROGRAM, QUIET
 from benchmarks.machine import machine
 from benchmarks.made_collection import make
 from stages.report.stage import build
 
 AIM, RUNS = 3.0, 3
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # When the gallery's form is there, its first cards have been laid out and painted.
 WATCH = """
 const look = () => {
@@ -81,21 +71,20 @@ def main() -> None:
 
 
 def _browse(full: Path, empty: Path) -> None:
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
+    if not PROGRAM:
         raise SystemExit(f"no browser: none of {', '.join(BROWSERS)} is on the path")
     with sync_playwright() as playwright:
         times: dict[Path, list[float]] = {empty: [], full: []}
         for _ in range(RUNS):
             for path, found in times.items():
-                browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+                browser = playwright.chromium.launch(executable_path=PROGRAM, args=QUIET)
                 found.append(_stood(browser.new_page(), path))
                 browser.close()
         floor, load = (statistics.median(times[path]) for path in (empty, full))
         told = "within" if load <= AIM else "MISSES"
         each = ", ".join(f"{value:.2f}" for value in times[full])
         print(f"load {load:.2f} s (median of {each}); {told} the aim of {AIM:g} s; floor, an empty page {floor:.2f} s")
-        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=QUIET)
         page = browser.new_page()
         _stood(page, full)
         for name, value in CHANGES:

@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.locks import SHARDED, alive
-from pipeline.shards import SIDECARS, read_sidecar
+from pipeline.locks import alive
+from pipeline.shards import SHARDED, SIDECARS, read_sidecar
 
 _DAY = 86_400.0
 # `.NAME.PID.tmp` of files.write_atomic and `.draft-PID-TABLE` of the store.

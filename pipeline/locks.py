@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.process import RUN_DIR, lock
-from pipeline.tables import WRITER
+from pipeline.shards import SHARDED
 
-SHARDED = tuple(dict.fromkeys(WRITER.values()))
 _RUN = RUN_DIR / "flow.lock"
 
 

@@ -26,6 +26,7 @@ from pipeline.errors import InputError, StageError
 from pipeline.files import canonical_json, link, sha256_file, sha256_json, write_atomic, write_json
 
 SIDECARS = "sidecars"
+SHARDED = tuple(dict.fromkeys(tables.WRITER.values()))  # the stages that write shards, in order
 
 
 def shard_of(identifier: str, shards: int) -> int:
@@ -119,6 +120,22 @@ def read_sidecar(path: Path) -> Sidecar:
     if own != sha256_json(body):
         raise damaged(path, "its content does not match its own hash")
     return sidecar
+
+
+def read_sidecars(folder: Path) -> list[Sidecar]:
+    """All sidecars of a stage's output folder, in order of the shards.
+
+    Raises:
+        InputError: the stage has not run, a sidecar is damaged, or its shards come from different runs.
+    """
+    name = folder.name
+    sidecars = [read_sidecar(file) for file in sorted((folder / SIDECARS).glob("[0-9]*.json"))]
+    if not sidecars:
+        raise InputError(f"{folder}: the stage {name} has not run; run `dvc repro {name}` or `dvc pull` first")
+    first = sidecars[0]
+    if any((s.version, s.params) != (first.version, first.params) for s in sidecars):
+        raise InputError(f"{folder}: its shards come from different runs; run `dvc repro {name}` to make them agree")
+    return sidecars
 
 
 def sidecar_path(table_dir: Path, number: int) -> Path:

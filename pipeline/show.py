@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.locks import SHARDED
-from pipeline.rows import matching, shard_file, stream, verified
-from pipeline.shards import SIDECARS, read_sidecar, read_table, shard_name, shard_numbers, shard_of
+from pipeline.rows import matching, shard_file, stored_images, verified
+from pipeline.shards import SHARDED, SIDECARS, read_sidecar, read_table, shard_name, shard_numbers, shard_of
 from pipeline.tables import TABLES, WRITER
 
 # Where ids are looked up, and what a row with that id is. A pair has the id of its phrase, a mask that of its box.
@@ -128,7 +127,7 @@ class Shard:
         """The rows whose `column` is one of `values`, without the columns `leave`."""
         folder = self.folder(table)
         columns = [name for name in TABLES[table].names if name not in leave]
-        return matching(folder, self.number, column, values, columns) if folder and values else []
+        return matching(folder, self.number, column, values, columns).to_pylist() if folder and values else []
 
     def ids(self, folder: Path | None) -> list[str]:
         """The ids of a table; a quick look that hashes nothing."""
@@ -146,7 +145,7 @@ class Shard:
         for stage in SHARDED:
             folder = self.data / stage / "drops"
             if identifier in self.ids(folder):
-                return matching(folder, self.number, "id", [identifier])[0]["unit"]
+                return matching(folder, self.number, "id", [identifier]).column("unit")[0].as_py()
         return None
 
     def losses(self, names: set[str], below: tuple[str, ...], image_id: str | None) -> list[Loss]:
@@ -234,9 +233,8 @@ def image_bytes(data: Path, found: Found) -> bytes:
     """
     if found.image is None:
         raise InputError(f"{found.id!r}: there is no picture to draw, its image did not come through")
-    for row in stream(data / "ingest" / "images", found.shard, ["id", "bytes"]):
-        if row["id"] == found.image["id"]:
-            return row["bytes"]
+    for _, stored in stored_images(data / "ingest" / "images", found.shard, [found.image["id"]]):
+        return stored
     raise InputError(f"{found.image['id']}: not in shard {found.shard} any more; run this again")
 
 

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.files import sha256_json
-from pipeline.locks import SHARDED, running
+from pipeline.locks import running
 from pipeline.rows import shard_file
-from pipeline.shards import SIDECARS, Sidecar, read_sidecar, shard_name
+from pipeline.shards import SHARDED, SIDECARS, Sidecar, read_sidecar, shard_name
 
 _CHUNK = 1 << 20
 _ROWS = 256

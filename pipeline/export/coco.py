@@ -47,7 +47,7 @@ def write(data: Path, out: Path) -> tuple[int, int]:
                 caption_part.add({"id": captions, "image_id": number, "caption": row["text"], "caption_id": row["id"]})
             for pair in picture.pairs:
                 pairs += 1
-                pair_part.add(_annotation(pairs, number, category[pair["head"]], pair, picture.caption_of(pair)))
+                pair_part.add(_annotation(pairs, number, category[pair["head"]], pair, picture.words_of(pair)))
     info = {"description": f"object-phrase pairs of dataset {data.name}", "version": "1.0", "provenance": made}
     categories = [{"id": number, "name": head, "supercategory": "phrase"} for head, number in category.items()]
     head = {"info": info, "licenses": [], "categories": categories}
@@ -79,7 +79,7 @@ def _image(number: int, name: str, row: dict) -> dict:
     }
 
 
-def _annotation(number: int, image: int, category: int, pair: dict, caption: str) -> dict:
+def _annotation(number: int, image: int, category: int, pair: dict, words: dict) -> dict:
     size = [pair["height"], pair["width"]]
     x0, y0, x1, y1 = (pair[name] for name in ("x0", "y0", "x1", "y1"))
     return {
@@ -90,13 +90,7 @@ def _annotation(number: int, image: int, category: int, pair: dict, caption: str
         "segmentation": {"size": size, "counts": pair["counts"].decode("ascii")},
         "area": int(coco.area({"size": size, "counts": pair["counts"]})),
         "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "caption": caption,
-        "phrase": pair["text"],
-        "start": pair["start"],
-        "end": pair["end"],
-        "head": pair["head"],
-        "key": pair["key"],
-        "objects": pair["objects"],
+        **words,
         "pair_id": pair["id"],
         "caption_id": pair["caption_id"],
         **{name: pair[name] for name in _SCORES},

@@ -8,8 +8,7 @@ from pathlib import Path
 from pipeline import rows
 from pipeline.errors import InputError
 from pipeline.files import sha256_json
-from pipeline.locks import SHARDED
-from pipeline.shards import SIDECARS, read_sidecar, scan, shard_numbers
+from pipeline.shards import SHARDED, read_sidecars, scan, shard_numbers
 
 _IMAGE = ["id", "sha256", "bytes", "width", "height", "uri", "split"]
 
@@ -23,8 +22,12 @@ class Picture:
     captions: list[dict]
     pairs: list[dict]
 
-    def caption_of(self, pair: dict) -> str:
-        return next(row["text"] for row in self.captions if row["id"] == pair["caption_id"])
+    def words_of(self, pair: dict) -> dict:
+        """What a pair says: its caption and phrase, as both exports name them."""
+        caption = next(row["text"] for row in self.captions if row["id"] == pair["caption_id"])
+        return {"caption": caption, "phrase": pair["text"]} | {
+            name: pair[name] for name in ("start", "end", "head", "key", "objects")
+        }
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def pictures(data: Path) -> Iterator[Picture]:
         for pair in rows.verified(data / "align" / "pairs", number).to_pylist():
             of_image[pair["image_id"]].append(pair)
         captions = defaultdict(list)
-        for row in rows.matching(data / "ingest" / "captions", number, "image_id", of_image):
+        for row in rows.matching(data / "ingest" / "captions", number, "image_id", of_image).to_pylist():
             captions[row["image_id"]].append(row)
         for image in rows.stream(data / "ingest" / "images", number, _IMAGE):
             if pairs := of_image.pop(image["id"], None):
@@ -100,12 +103,8 @@ def provenance(data: Path) -> dict:
     """
     stages = {}
     for name in SHARDED:
-        sidecars = [read_sidecar(path) for path in sorted((data / name / SIDECARS).glob("[0-9]*.json"))]
-        if not sidecars:
-            raise InputError(f"{data / name}: the stage {name} has not run; run `dvc repro align` first")
+        sidecars = read_sidecars(data / name)
         first = sidecars[0]
-        if any((s.version, s.params) != (first.version, first.params) for s in sidecars):
-            raise InputError(f"{data / name}: its shards come from different runs; run `dvc repro {name}`")
         paths = sorted({s.path_hash for s in sidecars} - {None})
         stages[name] = {
             "version": first.version,

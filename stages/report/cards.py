@@ -9,10 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.errors import InputError
+from pipeline.rows import stored_images
 from stages.common import rle
 from stages.common.images import BadImage, decode
 from stages.report.outline import outline
-from stages.report.records import Passage, passage, pick, pick_images
+from stages.report.records import Passage, passage, pick
 
 # Longest side of a thumbnail in pixels, and of how many photos on it is the smaller one: 4,000 photographs are then
 # about 28 MB of page.
@@ -89,7 +90,7 @@ def draw(data: Path, cases: list[Case]) -> tuple[list[Photo], list[Card]]:
     for shard, places in sorted(in_shard.items()):
         here = [cases[place] for place in places]
         captions = pick(data / "ingest" / "captions", shard, {case.caption_id for case in here}, ["id", "text"])
-        for image_id, stored in pick_images(data / "ingest" / "images", shard, {case.image_id for case in here}):
+        for image_id, stored in stored_images(data / "ingest" / "images", shard, {case.image_id for case in here}):
             thumbnails[image_id] = thumbnail(stored, image_id, side)
         for place, case in zip(places, here, strict=True):
             if case.image_id not in thumbnails or case.caption_id not in captions:

@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
-from pipeline.shards import read_table, scan, shard_name, shard_numbers
+from pipeline.rows import shard_file
+from pipeline.shards import read_table, scan, shard_numbers
 from stages.common.phash import near
 from stages.report.near_text import Texts, plain
 
@@ -215,7 +216,7 @@ def _pictures(tables: Iterator[pa.Table], splits: tuple[str, ...]) -> Iterator[p
 def _again(folder: Path) -> Iterator[pa.Table]:
     """What `scan` has just verified, without hashing the pixels a second time."""
     for number in shard_numbers(folder):
-        yield read_table(folder / f"{shard_name(number)}.parquet", folder.name, _PICTURE)
+        yield read_table(shard_file(folder, number), folder.name, _PICTURE)
 
 
 # ---------------------------------------------------------------- STS sentences

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from pycocotools import mask as coco
 
+from pipeline.rows import matching, verified
 from stages.common import rle
 from stages.report.cards import Case
 from stages.report.gold import Gold, GoldPhrase
 from stages.report.reasons import meaning
-from stages.report.records import draw_key, each_shard, place_of, rows_where, shard_table
+from stages.report.records import draw_key, each_shard, place_of
 from stages.report.sample import PAIR_COLUMNS, SHOWN, pair_case
 
 RIGHT_FROM = 0.5
@@ -108,7 +109,7 @@ def measure(data: Path, gold: Gold, seed: int) -> Quality:
             of_caption[row["caption_id"]].append(row)
         drops = _drops(data, shard)
         sizes = _sizes(data, shard)
-        captions = rows_where(data / "ingest" / "captions", shard, "image_id", sizes, ["id", "image_id", "text"])
+        captions = matching(data / "ingest" / "captions", shard, "image_id", sizes, ["id", "image_id", "text"])
         for caption in captions.to_pylist():
             phrases = gold.phrases(caption["id"])
             rows = of_caption.pop(caption["id"], [])
@@ -132,7 +133,7 @@ def measure(data: Path, gold: Gold, seed: int) -> Quality:
 
 def _sizes(data: Path, shard: int) -> dict[str, tuple[int, int]]:
     """Height and width of every image of a shard."""
-    table = shard_table(data / "ingest" / "images", shard, ["id", "height", "width"])
+    table = verified(data / "ingest" / "images", shard, ["id", "height", "width"])
     return {row["id"]: (row["height"], row["width"]) for row in table.to_pylist()}
 
 
@@ -220,7 +221,7 @@ def _drops(data: Path, shard: int) -> dict[str, list[tuple[int, int, str, str]]]
     """Caption id -> what was dropped of it: start, end, stage, reason; later stages first."""
     found: dict[str, list[tuple[int, int, str, str]]] = defaultdict(list)
     for stage, units in reversed(SHOWN.items()):
-        for row in rows_where(data / stage / "drops", shard, "unit", units).to_pylist():
+        for row in matching(data / stage / "drops", shard, "unit", units).to_pylist():
             place = place_of(row["id"]) if row["unit"] != "caption" else (row["id"], 0, 1 << 30)
             if place:
                 found[place[0]].append((place[1], place[2], stage, row["reason"]))

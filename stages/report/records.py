@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.files import sha256_json
 from pipeline.ledger import total
-from pipeline.shards import SIDECARS, damaged, read_sidecar, read_table, shard_name, shard_numbers, verified_hash
+from pipeline.rows import matching, verified
+from pipeline.shards import SIDECARS, read_sidecars, shard_name, shard_numbers
 
-STAGES = ("ingest", "parse", "detect", "segment", "embed", "align")
 UNITS = ("image", "caption", "sentence", "phrase", "box", "feature", "candidate")
 EXAMPLES = 3
 
@@ -71,13 +69,8 @@ def read_stage(folder: Path) -> StageRecord:
             add up.
     """
     name = folder.name
-    files = sorted((folder / SIDECARS).glob("[0-9]*.json"))
-    if not files:
-        raise InputError(f"{folder}: the stage {name} has not run; run `dvc repro {name}` or `dvc pull` first")
-    sidecars = [read_sidecar(file) for file in files]
+    sidecars = read_sidecars(folder)
     first = sidecars[0]
-    if any((s.version, s.params) != (first.version, first.params) for s in sidecars):
-        raise InputError(f"{folder}: its shards come from different runs; run `dvc repro {name}` to make them agree")
     ledger = total(sorted(first.ledger, key=UNITS.index), (s.ledger for s in sidecars))
     for unit, counts in ledger.items():
         if counts["in"] != counts["out"] + sum(counts["dropped"].values()) + sum(counts["rejected"].values()):
@@ -117,42 +110,12 @@ def draw_key(seed: int, identifier: str) -> str:
 def each_shard(table_dir: Path, columns: list[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
     """Shard number and table, shard after shard, each verified against its sidecar."""
     for number in shard_numbers(table_dir):
-        yield number, shard_table(table_dir, number, columns)
+        yield number, verified(table_dir, number, columns)
 
 
 def pick(table_dir: Path, number: int, ids: Iterable[str], columns: list[str] | None = None) -> dict[str, dict]:
     """The rows of these ids in a shard, by id; ids that are not there are left out."""
-    return {row["id"]: row for row in rows_where(table_dir, number, "id", ids, columns).to_pylist()}
-
-
-def rows_where(
-    table_dir: Path, number: int, key: str, ids: Iterable[str], columns: list[str] | None = None
-) -> pa.Table:
-    """The rows of a shard whose column `key` holds one of these ids."""
-    table = shard_table(table_dir, number, columns)
-    return table.filter(pc.is_in(table.column(key), pa.array(sorted(set(ids)), pa.string())))
-
-
-def pick_images(table_dir: Path, number: int, ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Id and stored bytes of these images in a shard, a row group at a time: a shard may hold gigabytes of pixels."""
-    wanted = set(ids)
-    verified_hash(table_dir, number)
-    path = table_dir / f"{shard_name(number)}.parquet"
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as handle:
-            for group in range(handle.num_row_groups):
-                found = handle.read_row_group(group, ["id"]).column(0).to_pylist()
-                rows = [row for row, identifier in enumerate(found) if identifier in wanted]
-                stored = handle.read_row_group(group, ["bytes"]).column(0).take(rows) if rows else ()
-                yield from ((found[row], data.as_py()) for row, data in zip(rows, stored, strict=True))
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(path, str(error).splitlines()[0]) from error
-
-
-def shard_table(table_dir: Path, number: int, columns: list[str] | None = None) -> pa.Table:
-    """One shard of a table, verified against its sidecar."""
-    verified_hash(table_dir, number)
-    return read_table(table_dir / f"{shard_name(number)}.parquet", table_dir.name, columns)
+    return {row["id"]: row for row in matching(table_dir, number, "id", ids, columns).to_pylist()}
 
 
 def examples(data: Path, stage: str, seed: int, most: int = EXAMPLES) -> dict[tuple[str, str, str], list[Example]]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.rows import matching
 from stages.common import rle
 from stages.common.candidates import candidates
 from stages.report.cards import Case
-from stages.report.records import draw_key, each_shard, pick, place_of, rows_where
+from stages.report.records import draw_key, each_shard, pick, place_of
 
 # Whose drops have a caption and a stored image to show, and in which units; without those there is only the ledger.
 SHOWN = {
@@ -148,9 +149,9 @@ def _cases(data: Path, chosen: list[tuple[tuple, tuple[str, str]]]) -> list[Case
 def _found(data: Path, number: int, ids: set[str]) -> dict[str, dict]:
     """Frame, mask, box and numbers of these candidates of a shard; box and score of a box that has no mask."""
     wanted = {identifier.rsplit("/", 1)[0] for identifier in ids}
-    phrases = rows_where(data / "parse" / "phrases", number, "id", wanted)
-    boxes = rows_where(data / "detect" / "boxes", number, "phrase_id", wanted)
-    masks = rows_where(data / "segment" / "masks", number, "box_id", set(boxes.column("id").to_pylist()))
+    phrases = matching(data / "parse" / "phrases", number, "id", wanted)
+    boxes = matching(data / "detect" / "boxes", number, "phrase_id", wanted)
+    masks = matching(data / "segment" / "masks", number, "box_id", set(boxes.column("id").to_pylist()))
     shown: dict[str, dict] = {}
     for one in candidates(phrases, boxes, masks).to_pylist():
         if one["id"] in ids:

@@ -13,11 +13,12 @@ from pipeline.errors import InputError, tell
 from pipeline.files import hash_path, write_text
 from pipeline.process import lock, run
 from pipeline.sections import Params
+from pipeline.shards import SHARDED
 from stages.report import cards, curves, flow, gold, leaks, quality, sample, scores
 from stages.report.gallery import Gallery
 from stages.report.page import render
 from stages.report.reasons import meaning
-from stages.report.records import STAGES, examples, read_stage
+from stages.report.records import examples, read_stage
 
 # What a stage does, as a headline over its ledger; the tables that the summary counts.
 DOES = {
@@ -81,7 +82,7 @@ def build(params: Params, places: Places) -> str:
     Raises:
         InputError: a stage, a training log or an evaluation is missing or damaged, or there are no pairs.
     """
-    records = [read_stage(places.data / name) for name in STAGES]
+    records = [read_stage(places.data / name) for name in SHARDED]
     of = {record.name: record for record in records}
     if not of["align"].rows["pairs"]:
         raise InputError(
@@ -108,7 +109,7 @@ def build(params: Params, places: Places) -> str:
         records=records,
         does=DOES,
         meaning=meaning,
-        examples={name: examples(places.data, name, seed) for name in STAGES},
+        examples={name: examples(places.data, name, seed) for name in SHARDED},
         gallery=Gallery(kept.total, dropped.totals, photos, drawn[:shown], drawn[shown:]),
         quality=measured,
         verdicts=quality.MEANING,

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,21 +9,10 @@ import pytest
 from html_page import Parsed
 from tiny_world import BREAKOUT, CLOSING, LONG, SCRIPT, make
 
+from benchmarks.browser import PROGRAM, QUIET
 from benchmarks.made_collection import make as make_dataset
 from stages.report.stage import build
 
-PROGRAM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not PROGRAM, reason="no browser: none of chromium, chromium-browser, google-chrome is there"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.made_collection import UNITS
 from model.trainer import write_log
 from pipeline import ledger, shards, tables
 from pipeline import params as parameters
@@ -33,14 +34,6 @@ CAPTIONS = [
 ]
 # Graded pairs of sentences; the second of the first pair is a caption of the dataset.
 STS = ((1, "a man", "two dogs"), (2, "<i>a</i> cat", "a dog"))
-UNITS = {
-    "ingest": {"image": ("images", "id"), "caption": ("captions", "id"), "sentence": ("sentences", "id")},
-    "parse": {"caption": ("phrases", "caption_id"), "phrase": ("phrases", "id")},
-    "detect": {"phrase": ("boxes", "phrase_id")},
-    "segment": {"box": ("masks", "box_id")},
-    "embed": {"feature": ("features", "id")},
-    "align": {"candidate": ("pairs", "id")},
-}
 DROPS = {
     "ingest": [Drop("image", "9", "9", "rejected", "truncated", "</script><svg onload=document.title='run'>")],
     "parse": [Drop("caption", "2#1", "2", "dropped", "no_phrase", "")],
