@@ -103,10 +103,10 @@ def device(wanted: str) -> Check:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         return Check("device", PROBLEM, f"torch does not start: {said[-1] if said else error}", "install it again")
     cards = [f"{card['name']}, {card['memory'] / _GIB:.0f} GiB" for card in seen["cuda"]]
-    found = f"torch {seen['torch']}: {'; '.join(cards) or ('mps' if seen['mps'] else 'cpu')} (runtime.device: {wanted})"
+    found = f"torch {seen['torch']}: {'; '.join(cards) or ('mps' if seen['mps'] else 'cpu')} (runtime.devices: {wanted})"
     missing = (wanted.startswith("cuda") and not cards) or (wanted == "mps" and not seen["mps"])
     if missing:
-        todo = "set runtime.device to auto, or install the driver and the torch build that belong together"
+        todo = "set runtime.devices to [auto], or install the driver and the torch build that belong together"
         return Check("device", PROBLEM, found, todo)
     return Check("device", OK, found)
 

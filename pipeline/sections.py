@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Dtype = Literal["fp32", "bf16", "fp16"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
 
 
 class Section(BaseModel):
@@ -120,6 +121,13 @@ class Detect(Sharded):
         return table
 
 
+class GridOfPoints(Section):
+    points_per_side: int = Field(32, ge=1, le=128, description="points along each side of the image")
+    min_predicted_iou: Share = Field(0.88, description="masks whose predicted IoU is less are left out")
+    min_stability: Share = Field(0.95, description="masks less stable under a shifted threshold are left out")
+    nms_iou: Share = Field(0.7, description="masks whose boxes overlap more are merged, best predicted IoU first")
+
+
 class Segment(Sharded):
     backend: Literal["annotations", "sam"] = Field(description="where the masks come from")
     path: str = Field(
@@ -131,6 +139,10 @@ class Segment(Sharded):
     prompt: Literal["boxes", "grid"] = Field(
         "boxes", description="sam: prompt with boxes, or find masks on a grid of points"
     )
+    multimask: bool = Field(
+        True, description="sam: of three masks a box take the one of best predicted IoU; false: SAM's single mask"
+    )
+    grid: GridOfPoints = Field(default_factory=GridOfPoints, description="sam with prompt grid: which masks are kept")
     min_island: int = Field(0, ge=0, description="sam: holes and islands under this many pixels are cleaned away")
     dtype: Dtype = Field("fp32", description="sam: number format")
 
@@ -241,10 +253,18 @@ class Report(Section):
 
 
 class Runtime(Section):
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="where models run")
-    workers: int = Field(1, ge=1, le=256, description="processes a sharded stage uses; 1: in this process")
+    devices: list[Device] = Field(
+        ["auto"],
+        min_length=1,
+        description="where models run, one worker a device (`[cuda:0, cuda:1]`); auto: every accelerator, else the cpu",
+    )
+    workers: int = Field(
+        1, ge=1, le=256, description="processes of a stage that runs no model on a device; 1: in this process"
+    )
     threads: int = Field(2, ge=1, le=1024, description="threads of a worker")
-    batch_rows: int = Field(32, ge=1, description="rows a model sees at once")
+    batch_rows: int = Field(32, ge=1, description="rows (captions, crops, box prompts) a model sees at once")
+    batch_images: int = Field(4, ge=1, description="whole images that detect and segment encode at once")
+    compile: bool = Field(False, description="compile detect's and segment's networks (torch.compile): slow to start")
     scratch: str = Field(".scratch", description="the scratch store of finished shards; outside data/")
 
 

@@ -88,7 +88,7 @@ def write_params(file: Path, root: Path, base: Path = Path(), **changes: object)
     values["parse"] |= {"backend": "markup", "path": str(root / "marked.txt")}
     for stage in ("detect", "segment"):
         values[stage] |= {"backend": "annotations", "path": str(root / "instances.json")}
-    values["runtime"] |= {"device": "cpu", "threads": 1}
+    values["runtime"] |= {"devices": ["cpu"], "threads": 1}
     for key, value in changes.items():
         *parents, last = key.split("__")
         place = values
