@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import child, params, presets, weights
+from pipeline import child, params, presets
 from pipeline.errors import InputError, ParamsError, ResourceError, StageError, tell
 from pipeline.process import RUN_DIR, lock
 
@@ -133,20 +133,58 @@ def set_(changes: Annotated[list[str], typer.Argument(metavar="SECTION.NAME=VALU
 
 
 @weights_app.command("list")
-def weights_list() -> None:
-    """What can be had, under which licence, from where, and whether it is here."""
-    for name, entry in weights.MANIFEST.items():
-        state = "is here" if weights.is_here(entry) else "is not here"
-        typer.echo(
-            f"{name}: {entry.what}\n  licence: {entry.licence}\n  from: {entry.source}\n  {entry.folder} {state}"
-        )
+def weights_list(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="say all of these")] = None,
+) -> None:
+    """What can be had: whether it is here, its size, its licence, and what to set to it."""
+    from pipeline.weights import manifest, shown
+
+    if names:
+        for name in names:
+            typer.echo(shown.details(name, manifest.entry(name)))
+        return
+    _print_rows(shown.HEAD, shown.rows())
+    typer.echo(shown.FOOT)
 
 
 @weights_app.command("get")
-def weights_get(name: Annotated[str, typer.Argument(help="a name of `weights list`")]) -> None:
-    """Puts weights into their folder under weights/."""
-    folder = weights.get(name)
-    typer.echo(f"{name}: in {folder}")
+def weights_get(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="names of `weights list`")]) -> None:
+    """Puts weights into their folders under weights/: fetched, checked, converted. Goes on where it broke off."""
+    from pipeline.weights import get, manifest
+
+    for name in names:
+        manifest.entry(name)
+    for name in names:
+        typer.echo(f"{name}: in {get.get(name)}")
+
+
+@weights_app.command("verify")
+def weights_verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="default: all that are here")] = None,
+) -> None:
+    """Hashes every file of the folders under weights/ and holds it against what it was. Exit 3: one is damaged."""
+    from pipeline.weights import check
+
+    findings = check.verify(names or [])
+    for line in (line for finding in findings for line in finding.lines()):
+        typer.echo(line)
+    if not findings:
+        typer.echo("no weights are here; `python -m pipeline weights list` shows what can be had")
+    if any(finding.damaged for finding in findings):
+        raise typer.Exit(InputError.code)
+
+
+@weights_app.command("convert")
+def weights_convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a .pth, .pt, .bin or .safetensors got elsewhere")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="the name of `weights list` that it is one of")],
+    folder: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="a folder; default: that of NAME")] = None,
+) -> None:
+    """Makes the folder that a stage reads of a checkpoint file: read without running its code, every tensor checked."""
+    from pipeline.weights import get
+
+    made, official = get.convert(file, name, folder)
+    typer.echo(f"{name}: in {made}" + ("" if official else f"; {file} is not the official file of that name"))
 
 
 @app.command()

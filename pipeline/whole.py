@@ -27,6 +27,12 @@ def fault(folder: Path) -> tuple[str | None, str]:
     return wrong, f"{count} weight file{'s' if count > 1 else ''}, whole{pins}"
 
 
+def file_fault(file: Path) -> str | None:
+    """What is wrong with one file of weights, by its kind, or None."""
+    checks = {".safetensors": _safetensors, ".json": _json, ".pt": _torch, ".pth": _torch, ".bin": _torch}
+    return checks[file.suffix](file) if file.suffix in checks else None
+
+
 def _manifest(file: Path) -> str | None:
     """A manifest is a mapping of file name -> {"sha256": ...}."""
     try:

@@ -18,7 +18,14 @@ from pipeline.shards import read_all
 
 pytestmark = pytest.mark.graph
 
-PAGES = ("docs/quickstart.md", "docs/commands.md", "docs/resume.md", "docs/your-own-data.md", "README.md")
+PAGES = (
+    "docs/quickstart.md",
+    "docs/commands.md",
+    "docs/resume.md",
+    "docs/your-own-data.md",
+    "docs/weights.md",
+    "README.md",
+)
 # On these pages a block goes on where the one before it ended; elsewhere each begins with the parameters as they were.
 GOES_ON = ("docs/your-own-data.md",)
 # What cannot be run here, and what stands for it.
@@ -27,6 +34,10 @@ NOT_RUN = {
     "make demo": "installs an environment, then runs `python -m pipeline run`, which is run here",
     "make test": "runs these tests",
     "source .venv/bin/activate": "the tests' own environment is active",
+    "python -m pipeline weights get grounding-dino-tiny sam-vit-base": "needs a network; "
+    "tests/pipeline/test_weights.py gets weights from a server of its own",
+    "python -m pipeline weights convert /data/tuned.pth --as sam-vit-base --to weights/sam-tuned": "needs a checkpoint "
+    "of full size; tests/pipeline/test_weights_convert.py converts small ones",
     "dvc exp run -S align.min_score=0.6": "tests/graph/test_dvc.py runs experiments",
     "prefect server start &": "tests/pipeline/test_flow_server.py runs this block against a real server",
     "prefect work-pool create local --type process": "as above",

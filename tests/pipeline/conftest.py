@@ -1,5 +1,6 @@
-"""A finished dataset for the tests of the commands, and a way to call them."""
+"""A finished dataset for the tests of the commands, and a way to call them; a server that weights are got from."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 from checkout import SHARDED, dvc, make_checkout
 from ruamel.yaml import YAML
 from small import in_process
+from web import Site
 
 from pipeline import cli
+from pipeline.weights import download, manifest
+from pipeline.weights.manifest import File, Weights
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +53,38 @@ def command(monkeypatch, capsys):
         return ended.value.code or 0, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """A server of files on loopback; downloads do not pause between tries."""
+    monkeypatch.setattr(download, "_PAUSE_S", 0.0)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv(download.MIRROR, raising=False)
+    made = Site()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def enter(site, monkeypatch):
+    """Puts files on the server and an entry `tiny` for them into the manifest; hashes and sizes are known."""
+
+    def make(name: str = "tiny", known: bool = True, converter=None, **files: bytes) -> Weights:
+        contents = {key.replace("__", "."): data for key, data in files.items()}
+        listed = tuple(
+            File(
+                file,
+                (site.put(f"/{name}/{file}", data),),
+                len(data) if known else None,
+                hashlib.sha256(data).hexdigest() if known else None,
+            )
+            for file, data in contents.items()
+        )
+        entry = Weights(
+            "a test", "MIT", "train.path", "here", Path("weights") / name, files=listed, converter=converter
+        )
+        monkeypatch.setitem(manifest.MANIFEST, name, entry)
+        return entry
+
+    return make

@@ -13,8 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 from small import ROOT
 
-from pipeline import cli, params, presets, weights
-from pipeline.errors import InputError
+from pipeline import cli, params, presets
 
 PARAMS = Path("params.yaml")
 
@@ -163,36 +162,6 @@ def test_the_list_of_presets_says_what_each_is(call):
     assert code == 0
     assert "demo" in out
     assert "--data-root" in out
-
-
-def test_weights_are_got_whole_or_not_at_all(call, monkeypatch):
-    assert "minilm: all-MiniLM-L6-v2" in call("weights", "list")[1]
-    code, out, _ = call("weights", "get", "minilm")
-    assert (code, out) == (0, "minilm: in weights/minilm\n")
-    assert Path("weights/minilm/model.safetensors").is_file()
-    assert "weights/minilm is here" in call("weights", "list")[1]
-    assert call("weights", "get", "nothing")[0] == 2
-
-    def half(folder: Path) -> None:
-        (folder / "en").mkdir()
-        raise InputError("stanza-en: cannot be downloaded; copy it")
-
-    entry = weights.MANIFEST["stanza-en"]
-    monkeypatch.setitem(weights.MANIFEST, "stanza-en", weights.Weights(**{**entry.__dict__, "fetch": half}))
-    assert call("weights", "get", "stanza-en")[::2] == (3, "stanza-en: cannot be downloaded; copy it\n")
-    assert [path.name for path in Path("weights").iterdir()] == ["minilm"]
-
-
-def test_without_a_network_stanza_says_what_to_copy_where(tmp_path, monkeypatch):
-    import stanza
-
-    def offline(*_: object, **__: object) -> None:
-        raise ConnectionError("no route")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stanza, "download", offline)
-    with pytest.raises(InputError, match=r"cannot be downloaded \(ConnectionError\); copy .* to weights/stanza_en"):
-        weights.get("stanza-en")
 
 
 STAGE = """
