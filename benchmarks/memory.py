@@ -139,7 +139,7 @@ def _write_params(folder: Path, shards: int) -> None:
         "shards": shards,
     }
     values["parse"]["path"] = str(Path(values["parse"]["path"]).resolve())
-    values["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}
+    values["runtime"] |= {"devices": ["cpu"], "threads": 1, "workers": 1}
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(values, file)
 

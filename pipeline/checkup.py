@@ -41,7 +41,7 @@ def checks(file: Path) -> Iterator[Check]:
     else:
         yield Check("parameters", OK, f"{file}, dataset {loaded.dataset}")
     runtime = loaded.runtime if loaded else None
-    yield doctor.device(", ".join(runtime.devices) if runtime else "auto")
+    yield doctor.device(runtime.devices if runtime else ["auto"])
     yield doctor.machine(runtime.workers if runtime else 1, runtime.threads if runtime else 1)
     if loaded:
         yield from doctor.paths(loaded)

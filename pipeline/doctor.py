@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline.errors import StageError
 from pipeline.locks import running
 from pipeline.sections import Params
+from pipeline.weights.manifest import of_folder
 from pipeline.whole import fault
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -94,8 +95,8 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def device(wanted: str) -> Check:
-    """What torch sees, asked in a process of its own: this one does without torch."""
+def device(wanted: list[str]) -> Check:
+    """What torch sees against `runtime.devices`, asked in a process of its own: this one does without torch."""
     try:
         asked = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=300, check=True)
         seen = json.loads(asked.stdout.splitlines()[-1])
@@ -103,11 +104,13 @@ def device(wanted: str) -> Check:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         return Check("device", PROBLEM, f"torch does not start: {said[-1] if said else error}", "install it again")
     cards = [f"{card['name']}, {card['memory'] / _GIB:.0f} GiB" for card in seen["cuda"]]
-    found = f"torch {seen['torch']}: {'; '.join(cards) or ('mps' if seen['mps'] else 'cpu')} (runtime.devices: {wanted})"
-    missing = (wanted.startswith("cuda") and not cards) or (wanted == "mps" and not seen["mps"])
-    if missing:
+    there = "; ".join(cards) or ("mps" if seen["mps"] else "cpu")
+    found = f"torch {seen['torch']}: {there} (runtime.devices: {', '.join(wanted)})"
+    known = {"auto", "cpu", *(["mps"] if seen["mps"] else []), *(["cuda"] if cards else [])}
+    known |= {f"cuda:{number}" for number in range(len(cards))}
+    if missing := [name for name in wanted if name not in known]:
         todo = "set runtime.devices to [auto], or install the driver and the torch build that belong together"
-        return Check("device", PROBLEM, found, todo)
+        return Check("device", PROBLEM, f"{found}; not here: {', '.join(missing)}", todo)
     return Check("device", OK, found)
 
 
@@ -134,7 +137,9 @@ def paths(params: Params) -> Iterator[Check]:
 
 def _path(key: str, path: Path, weights: bool) -> Check:
     if not path.exists():
-        todo = f"set {key}, or bring it: `python -m pipeline weights list` shows what can be fetched"
+        known = of_folder(path)
+        how = f"get {known}` fetches it" if known else "list` shows what can be fetched"
+        todo = f"set {key}, or bring it: `python -m pipeline weights {how}"
         return Check(key, PROBLEM, f"{path}: not there", todo)
     try:
         wrong, held = fault(path) if weights and path.is_dir() else (None, "")

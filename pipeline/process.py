@@ -82,6 +82,11 @@ def _outcome(cell: str, body: Callable[[], None]) -> tuple[int, str]:
         traceback.print_exc()
         return 1, f"unexpected {type(error).__name__}: {error}; this is a bug, please report it with the lines above"
     except Exception as error:  # noqa: BLE001 - the one boundary where everything is told
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, and this package does without torch
+            return 5, (
+                "out of memory on the device, before a batch could be halved; lower runtime.batch_images or "
+                "runtime.batch_rows, take a smaller model, or use a device with more memory"
+            )
         traceback.print_exc()
         return 1, f"unexpected {type(error).__name__}: {error}; this is a bug, please report it with the lines above"
 

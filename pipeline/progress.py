@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -11,6 +12,7 @@ from pipeline.errors import tell
 from pipeline.ledger import plural
 
 _LINE_EVERY_S = 5.0
+_SUMMED = ("images", "busy_s", "wall_s", "flop", "able_flop")
 
 
 class Progress:
@@ -57,12 +59,42 @@ class Progress:
             left = (self.shards - self.done) * (now - self.started) / max(self.done - self.first, 1)
             tell(f"{self.name}: {self.done}/{self.shards} shards, {rate:,.0f} units/s, {left:,.0f} s left")
 
-    def close(self, ledger: dict[str, dict], kept: int, computed: int, seconds: float, out: Path) -> None:
-        """The last line: what came in, what came out, why the rest did not, and where it is."""
+    def close(
+        self, ledger: dict[str, dict], kept: int, computed: int, seconds: float, out: Path, speeds: list[dict]
+    ) -> None:
+        """The last lines: what came in, what came out, why the rest did not, how fast (`speeds`: of every shard that
+        a model computed), and where it is.
+        """
         for unit, counts in ledger.items():
             tell(f"{self.name}: {_flow(unit, counts)}")
         rate = f", {self.units / max(seconds, 1e-9):,.0f} units/s" if computed else ""
-        tell(f"{self.name}: {computed} shards computed, {kept} from the scratch store, {seconds:.1f} s{rate} -> {out}")
+        model = f"; {speed_told(speeds)}" if speeds else ""
+        tell(
+            f"{self.name}: {computed} shards computed, {kept} from the scratch store, {seconds:.1f} s{rate}{model} "
+            f"-> {out}"
+        )
+
+
+def speed_told(speeds: list[dict]) -> str:
+    """The meters of all shards and workers together, as text.
+
+    Workers run side by side: what they counted adds up, the time they took does not. MFU is the share of what the
+    devices' own matrix products could have done in that time; warm-up is in no other figure.
+    """
+    sums = {name: sum(speed[name] for speed in speeds) for name in _SUMMED}
+    warm_up: Counter = Counter()
+    for speed in speeds:
+        warm_up[speed["worker"]] += speed["warm_up_s"]
+    wall = max(sums["wall_s"], 1e-9)
+    parts = [f"{sums['images'] * len(warm_up) / wall:,.1f} {speeds[0]['what']}/s"]
+    parts.append(f"device busy {100 * sums['busy_s'] / wall:.0f} %")
+    if sums["able_flop"]:
+        parts.append(f"MFU {100 * sums['flop'] / sums['able_flop']:.0f} %")
+    parts.append(f"peak memory {max(speed['peak_bytes'] for speed in speeds) / (1 << 30):.1f} GiB")
+    if len(warm_up) > 1:
+        parts[-1] += f" on each of {len(warm_up)} devices"
+    parts.append(f"warm-up {max(warm_up.values()):.1f} s")
+    return ", ".join(parts)
 
 
 def _flow(unit: str, counts: dict) -> str:

@@ -2,11 +2,12 @@
 
 A stage describes itself by a `Stage`: what it reads and writes, how to open its model (once a worker), and one
 function from a shard's input tables to its output tables. The runner does the rest: fingerprints, resume, workers,
-ledger, sidecars, progress. `Stage.process` over `Task`s is the seam: another engine may map the same function on many
-machines.
+devices, ledger, sidecars, progress. `Stage.process` over `Task`s is the seam: another engine may map the same function
+on many machines.
 """
 
 import concurrent.futures as futures
+import functools
 import importlib
 import importlib.metadata
 import multiprocessing
@@ -16,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ from pipeline.shards import Record, Sidecar, Store, read_table, shard_name, shar
 class Output:
     """What a stage makes of one shard: rows (or ready tables) by table name, units seen, units that did not come
     through (or a ready table `drops` of them).
+
+    `speed` is what the worker's meter counted for this shard (`stages.common.meter.Meter.speed`); it is told in the
+    last line and stored nowhere.
     """
 
     tables: dict[str, list[dict] | pa.Table]
@@ -43,6 +47,7 @@ class Output:
     drops: list[Drop] | pa.Table = field(default_factory=list)
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    speed: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage may know: its parameters (`section`), all parameters, and where its inputs and outputs lie."""
+    """What a stage may know: its parameters (`section`), all parameters, where its inputs and outputs lie, and the
+    device of the worker that it opens.
+    """
 
     params: Params
     section: Any
     inputs: dict[str, Path]
     out: Path
     metrics: Path
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,8 @@ class Stage:
         path_hash: context -> (task -> content hash of what the shard needs of the stage's `path`); None: the whole
             path.
         columns: section -> the columns a table is read with, for tables that are not read whole.
+        devices: context -> the devices its model runs on, one worker each (`context.device`); None or none: it runs
+            no model, and `runtime.workers` processes share the shards.
         advice: what to do when nothing at all came through.
     """
 
@@ -98,6 +108,7 @@ class Stage:
     tasks: Callable[[Context], list[Task]] | None = None
     path_hash: Callable[[Context], Callable[[Task], str]] | None = None
     columns: Callable[[Any], dict[str, list[str]]] = lambda section: {}
+    devices: Callable[[Context], list[str]] | None = None
     advice: str = ""
 
 
@@ -180,10 +191,11 @@ def run_stage(stage: Stage, context: Context) -> None:
                 done[task.shard] = record
             else:
                 todo.append((task, fingerprint))
-        kept = len(done)
+        kept, speeds = len(done), []
         with Progress(stage.name, len(sidecars), kept) as progress:
-            for number, record in _compute(stage, context, todo):
+            for number, record, speed in _compute(stage, context, todo):
                 done[number] = record
+                speeds += [speed] if speed else []
                 progress.advance(sum(unit["in"] for unit in record.ledger.values()))
                 heed()
         _clear(context.out, stage, set(sidecars))
@@ -196,32 +208,77 @@ def run_stage(stage: Stage, context: Context) -> None:
         ledger = total(stage.units, (record.ledger for record in done.values()))
         _write_metrics(stage, context, ledger, done)
         judge(stage.name, ledger, context.section.max_reject_rate, context.out / "drops", stage.advice)
-        progress.close(ledger, kept, len(todo), time.monotonic() - started, context.out)
+        progress.close(ledger, kept, len(todo), time.monotonic() - started, context.out, speeds)
 
 
-def _compute(stage: Stage, context: Context, todo: list) -> Iterator[tuple[int, Record]]:
-    workers = min(context.params.runtime.workers, len(todo))
-    if workers <= 1:
-        worker = stage.open(context) if todo else None
+@dataclass(frozen=True)
+class _Made:
+    """A computed shard that is not written yet, and its speed."""
+
+    tables: dict[str, pa.Table]
+    ledger: dict
+    facts: dict
+    speed: dict | None
+
+
+_Todo = list[tuple[Task, str]]
+_Done = Iterator[tuple[int, Record, dict | None]]
+
+
+def _compute(stage: Stage, context: Context, todo: _Todo) -> _Done:
+    devices = stage.devices(context) if stage.devices and todo else []
+    workers = min(len(devices) or context.params.runtime.workers, len(todo))
+    if workers > 1:
+        yield from _in_workers(stage, context, todo, workers, devices)
+    elif devices:
+        yield from _overlapped(stage, replace(context, device=devices[0]), todo)
+    elif todo:
+        worker = stage.open(context)
         for task, fingerprint in todo:
-            yield task.shard, _one(stage, context, worker, task, fingerprint)
-        return
+            yield task.shard, *_one(stage, context, worker, task, fingerprint)
+
+
+def _overlapped(stage: Stage, context: Context, todo: _Todo) -> _Done:
+    """In this process, with a thread at its side for the disk: the device computes a shard while the one before it is
+    written and the next one is read.
+    """
+    worker = stage.open(context)
+    with futures.ThreadPoolExecutor(1, "disk") as disk:
+        ahead = disk.submit(_read, stage, context, todo[0][0])
+        writing = None
+        for index, (task, fingerprint) in enumerate(todo):
+            read = ahead.result()
+            if index + 1 < len(todo):
+                ahead = disk.submit(_read, stage, context, todo[index + 1][0])
+            made = _make(stage, worker, task, read)
+            del read
+            if writing:
+                yield writing[0].shard, writing[1].result(), writing[2]
+            writing = task, disk.submit(_put, stage, context, fingerprint, made), made.speed
+            del made
+        yield writing[0].shard, writing[1].result(), writing[2]
+
+
+def _in_workers(stage: Stage, context: Context, todo: _Todo, workers: int, devices: list[str]) -> _Done:
     # A worker that dies (killed for memory, say) breaks the pool; its shards are tried once more in a new one.
     left = dict(enumerate(todo))
+    spawn = multiprocessing.get_context("spawn")
     for attempt in (1, 2):
-        with futures.ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _open_worker, (stage.name, context)
-        ) as pool:
+        handed_out = spawn.SimpleQueue()
+        for device in devices[:workers] or [context.device] * workers:
+            handed_out.put(device)
+        with futures.ProcessPoolExecutor(workers, spawn, _begin_worker, (stage.name, context, handed_out)) as pool:
             running = {pool.submit(_in_worker, *todo[index]): index for index in left}
             try:
                 for future in futures.as_completed(running):
-                    number, record = future.result()
+                    number, record, speed = future.result()
                     del left[running[future]]
-                    yield number, record
+                    yield number, record, speed
             except BrokenProcessPool:
                 if attempt == 2:
+                    fewer = "use fewer runtime.devices" if devices else "lower runtime.workers"
                     raise ResourceError(
-                        "a worker process died twice (out of memory?); lower runtime.workers or raise ingest.shards"
+                        f"a worker process died twice (out of memory?); {fewer} or raise ingest.shards"
                     ) from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -232,36 +289,58 @@ def _compute(stage: Stage, context: Context, todo: list) -> Iterator[tuple[int, 
             return
 
 
-_worker: tuple[Stage, Context, Any] | None = None
+_mine: tuple[str, Context] | None = None
 
 
-def _open_worker(name: str, context: Context) -> None:
-    global _worker
+def _begin_worker(name: str, context: Context, handed_out: Any) -> None:
+    """In a new process: takes one of the devices."""
+    global _mine
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _mine = name, replace(context, device=handed_out.get())
+
+
+@functools.cache
+def _opened() -> tuple[Stage, Context, Any]:
+    """In a worker process: the stage's worker. Opened with the first shard, so that what is wrong with its model is
+    told as an error and does not look like a death.
+    """
+    name, context = _mine
     stage = load_stage(name)
-    _worker = stage, context, stage.open(context)
+    return stage, context, stage.open(context)
 
 
-def _in_worker(task: Task, fingerprint: str) -> tuple[int, Record]:
-    stage, context, worker = _worker
-    return task.shard, _one(stage, context, worker, task, fingerprint)
+def _in_worker(task: Task, fingerprint: str) -> tuple[int, Record, dict | None]:
+    stage, context, worker = _opened()
+    return task.shard, *_one(stage, context, worker, task, fingerprint)
 
 
-def _one(stage: Stage, context: Context, worker: Any, task: Task, fingerprint: str) -> Record:
+def _one(stage: Stage, context: Context, worker: Any, task: Task, fingerprint: str) -> tuple[Record, dict | None]:
+    made = _make(stage, worker, task, _read(stage, context, task))
+    return _put(stage, context, fingerprint, made), made.speed
+
+
+def _read(stage: Stage, context: Context, task: Task) -> dict[str, pa.Table]:
     columns = stage.columns(context.section)
-    read = {name: read_table(Path(path), name, columns.get(name)) for name, path in task.inputs.items()}
+    return {name: read_table(Path(path), name, columns.get(name)) for name, path in task.inputs.items()}
+
+
+def _make(stage: Stage, worker: Any, task: Task, read: dict[str, pa.Table]) -> _Made:
     output = stage.process(worker, task, read)
     drops = output.drops if isinstance(output.drops, pa.Table) else [drop.__dict__ for drop in output.drops]
     written = {
         name: rows if isinstance(rows, pa.Table) else tables.build(name, rows, output.schemas.get(name))
         for name, rows in {**output.tables, "drops": drops}.items()
     }
-    ledger = count(stage.units, output.seen, written)
+    speed = output.speed and {**output.speed, "worker": os.getpid()}
+    return _Made(written, count(stage.units, output.seen, written), output.facts, speed)
+
+
+def _put(stage: Stage, context: Context, fingerprint: str, made: _Made) -> Record:
     store = Store(Path(context.params.runtime.scratch) / context.params.dataset, stage.name)
     if slow := os.environ.get("MCSEO_TEST_SHARD_SECONDS"):
         time.sleep(float(slow))  # lets the fault tests end a stage in the middle of a shard
-    return store.put(fingerprint, written, ledger, output.facts)
+    return store.put(fingerprint, made.tables, made.ledger, made.facts)
 
 
 def _sidecar(stage: Stage, context: Context, task: Task, path_hash: str | None, record: Record) -> Sidecar:

@@ -111,6 +111,8 @@ def decode(data: bytes) -> Image.Image:
     """
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
+    except MemoryError:
+        raise  # is no fault of the image
     except Exception as error:  # noqa: BLE001 - as above
         raise BadImage("unreadable", f"{type(error).__name__}: {error}"[:200]) from None
 

@@ -20,7 +20,7 @@ from pipeline.errors import InputError, tell
 from pipeline.files import hash_path, write_atomic, write_json
 from pipeline.sections import Params
 from stages.common import cells
-from stages.common.device import pick_device
+from stages.common.device import devices_of
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def run(params: Params, args, cell: str | None) -> None:
             else "give the folder of a Hugging Face or sentence-transformers model"
         )
         raise InputError(f"{folder}: no such model folder; {hint}")
-    encoder = load_encoder(folder, "pretrained", pooling=args.pooling).to(pick_device(runtime.device))
+    encoder = load_encoder(folder, "pretrained", pooling=args.pooling).to(devices_of(runtime)[0])
     tasks = sts.load_tasks(args.data or params.evaluate.path)
     embed = sts.embed_once(tasks, lambda texts: encoder.encode(texts, batch_rows=runtime.batch_rows))
     scored = sts.score_suite(tasks, embed)

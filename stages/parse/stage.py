@@ -28,9 +28,10 @@ def open_worker(context: Context) -> Parser:
         from stages.parse.markup import MarkupParser
 
         return MarkupParser(Path(section.path), section.drop_heads, section.max_words)
+    from stages.common.device import devices_of
     from stages.parse.stanza_parser import StanzaParser
 
-    return StanzaParser(section, runtime.device, runtime.threads, runtime.batch_rows)
+    return StanzaParser(section, devices_of(runtime)[0], runtime.threads, runtime.batch_rows)
 
 
 def process(parser: Parser, task: Task, inputs: dict[str, pa.Table]) -> Output:

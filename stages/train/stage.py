@@ -19,7 +19,7 @@ from pipeline.errors import InputError, tell
 from pipeline.files import hash_path, write_atomic, write_json
 from pipeline.sections import Params
 from stages.common import cells
-from stages.common.device import pick_device
+from stages.common.device import devices_of
 from stages.train.data import data_hashes, random_vision, training_data
 
 READS = ("captions", "sentences", "pairs", "features")
@@ -56,7 +56,7 @@ def run(params: Params, args, cell: str) -> None:
         seed=args.seed,
         work_dir=Path(runtime.scratch) / params.dataset / "train" / cell,
         dev=dev,
-        device=str(pick_device(runtime.device)),
+        device=devices_of(runtime)[0],
         progress=ProgressLines(),
     )
     for note in done.notes:

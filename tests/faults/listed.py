@@ -100,6 +100,40 @@ FAULTS: dict[str, tuple[str, str]] = {
     "F44": ("five captions of an image, one of them bad", "four are kept, one row says why the fifth is not"),
     "F45": ("an empty collection", "exit 3 and one line; no empty model"),
     "F46": ("every record is rejected", "exit 4 (or 3) with the commonest reasons; no empty success"),
+    # Models
+    "F47": (
+        "a device runs out of memory at any batch",
+        "the batch is halved and the results are the same; a single item that does not fit ends in exit 5",
+    ),
+    "F48": (
+        "a model gives NaN or infinity",
+        "the shard fails with one line that names the image; nothing of it is written",
+    ),
+    "F49": (
+        "the loss or the gradient is NaN at step k of training",
+        "no step is taken; one line names the step and the rows it read, exit 2; the checkpoint before it is whole",
+    ),
+    "F50": (
+        "a file of weights with another sha256, cut short, of another architecture, or whose pickle would run code",
+        "refused with one line, exit 3; no code of it runs and nothing of it is put in place",
+    ),
+    "F51": (
+        "there is no GPU, or not the one that is named",
+        "`auto` takes the CPU; a device that is named and not there is refused with one line before a model is loaded",
+    ),
+    "F52": (
+        "batches of 1, 4 and 16, rows in any order",
+        "the same ids, and scores within 1e-5 in fp32",
+    ),
+    "F53": ("a stage runs on two devices instead of one", "every shard has the same bytes"),
+    "F54": (
+        "training is killed (SIGKILL) at five random steps and resumed",
+        "losses and final weights are those of the undisturbed run, bit for bit (CPU, same thread count)",
+    ),
+    "F55": (
+        "training is killed (SIGKILL) while a checkpoint is saved",
+        "the previous checkpoint loads, and going on from it ends as the undisturbed run; a damaged one is refused",
+    ),
     # Orchestration
     "F56": ("wrong parameters", "all are listed, exit 2, before any model is loaded"),
     "F57": ("a parameter named `size` or `nfiles`, which DVC's run cache ignores", "a test forbids it"),

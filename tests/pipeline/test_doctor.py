@@ -55,7 +55,7 @@ def test_a_sound_checkout_has_no_problem(finished):
 
 
 def test_every_problem_is_told_at_once_with_exit_5(mine, command, seen):
-    params.update(mine / "params.yaml", {"runtime.device": "cuda", "parse.path": "nowhere"})
+    params.update(mine / "params.yaml", {"runtime.devices": ["cuda"], "parse.path": "nowhere"})
     weights = mine / "demo/checkpoints/vision_random/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     code, out, err = command(mine, "doctor")
@@ -100,10 +100,22 @@ def test_the_lock_that_ships_can_be_read():
 
 
 def test_the_device_is_what_torch_sees(seen):
-    assert doctor.device("auto").found == "torch 2.9.9: cpu (runtime.device: auto)"
-    assert doctor.device("cuda:0").state == doctor.device("mps").state == doctor.PROBLEM
-    seen["cuda"] = [{"name": "Card 1", "memory": 80 * 2**30}]
-    assert doctor.device("cuda").found.startswith("torch 2.9.9: Card 1, 80 GiB")
+    assert doctor.device(["auto"]).found == "torch 2.9.9: cpu (runtime.devices: auto)"
+    assert doctor.device(["cuda:0"]).state == doctor.device(["cpu", "mps"]).state == doctor.PROBLEM
+    assert "runtime.devices" in doctor.device(["mps"]).todo
+    seen["cuda"] = [{"name": "Card 1", "memory": 80 * 2**30}, {"name": "Card 2", "memory": 40 * 2**30}]
+    both = doctor.device(["cuda:0", "cuda:1"])
+    assert both.state == doctor.device(["cuda"]).state == doctor.OK
+    assert both.found == "torch 2.9.9: Card 1, 80 GiB; Card 2, 40 GiB (runtime.devices: cuda:0, cuda:1)"
+    third = doctor.device(["cuda:0", "cuda:2"])
+    assert third.state == doctor.PROBLEM and third.found.endswith("; not here: cuda:2")
+
+
+def test_weights_that_are_not_here_name_the_command_that_gets_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (check,) = [doctor._path("segment.path", Path("weights/sam-vit-base"), True)]
+    assert check.state == doctor.PROBLEM and "`python -m pipeline weights get sam-vit-base` fetches it" in check.todo
+    assert "weights list` shows what can be fetched" in doctor._path("segment.path", Path("weights/mine"), True).todo
 
 
 def test_weights_are_looked_through(tmp_path):

@@ -18,6 +18,7 @@ CASES = [
     (f"raise OSError({errno.ENOSPC}, 'no', 'file')", 5, "no space left on the disk (file)"),
     (f"raise PermissionError({errno.EACCES}, 'Permission denied', 'file')", 5, "file: Permission denied; make it"),
     ("raise MemoryError", 5, "out of memory"),
+    ("import torch; raise torch.OutOfMemoryError('CUDA out of memory')", 5, "out of memory on the device"),
     ("raise TransientError('blink')", 75, "blink"),
     (f"raise OSError({errno.ESTALE}, 'Stale file handle', 'file')", 75, "Stale file handle (file); this may pass"),
     ("raise KeyboardInterrupt", 130, "interrupted"),
