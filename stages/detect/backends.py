@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipeline.errors import ParamsError
 from stages.common.annotations import Annotations
 
 
@@ -23,10 +22,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Miss:
-    """Why a phrase got no box: a reason code of the ledger and a detail."""
+    """Why a phrase got no box: a reason code of the ledger and a detail; `outcome` as in the ledger."""
 
     reason: str
     detail: str = ""
+    outcome: str = "dropped"
 
 
 class Detector(Protocol):
@@ -34,8 +34,10 @@ class Detector(Protocol):
 
     `detect` takes the shard's `images` and `phrases` tables and yields every phrase id once, with its boxes or a
     Miss. It may look at images in any order and in batches; the boxes of a phrase must not depend on that (beyond
-    1e-5).
+    1e-5). `meter` (stages.common.meter) counts what its device does; None: there is no model.
     """
+
+    meter: Any
 
     def detect(self, images: pa.Table, phrases: pa.Table) -> Iterator[tuple[str, list[Found] | Miss]]: ...
 
@@ -46,6 +48,8 @@ class AnnotatedDetector:
     The words of a category are its name and its synonyms; the longest one that ends the phrase's key (as whole words,
     head last) decides, so that a "hot dog" is no dog and a "computer mouse" no animal.
     """
+
+    meter = None
 
     def __init__(self, annotations: Annotations, synonyms: dict[str, list[str]]):
         self.annotations = annotations
@@ -79,12 +83,20 @@ class AnnotatedDetector:
                 yield row["id"], Miss("no_match", f"no {category} is annotated in this image")
 
 
-def open_detector(section: Any, runtime: Any) -> Detector:
-    """Builds the backend that `detect.backend` names.
+def open_detector(section: Any, runtime: Any, device: str) -> Detector:
+    """Builds the backend that `detect.backend` names, its model on `device`.
 
     Raises:
-        ParamsError: the backend is not part of this version.
+        InputError: what lies at `detect.path` cannot be used.
     """
     if section.backend == "annotations":
         return AnnotatedDetector(Annotations(Path(section.path), section.annotations), section.synonyms)
-    raise ParamsError(f"detect.backend: {section.backend!r} is not part of this version yet; use `annotations`")
+    import torch
+
+    if section.backend == "transformers":
+        from stages.detect.transformers_backend import TransformersDetector
+
+        return TransformersDetector(section, runtime, torch.device(device))
+    from stages.detect.official import OfficialDetector
+
+    return OfficialDetector(section, runtime, torch.device(device))

@@ -16,7 +16,7 @@ from stages.detect.backends import Found, Miss, open_detector
 
 
 def open_worker(context: Context) -> tuple[Any, Any]:
-    return context.section, open_detector(context.section, context.params.runtime)
+    return context.section, open_detector(context.section, context.params.runtime, context.device)
 
 
 def process(worker: tuple[Any, Any], task: Task, inputs: dict[str, pa.Table]) -> Output:
@@ -27,7 +27,7 @@ def process(worker: tuple[Any, Any], task: Task, inputs: dict[str, pa.Table]) ->
     for phrase_id, found in detector.detect(inputs["images"], phrases):
         phrase = row_of[phrase_id]
         if isinstance(found, Miss):
-            drops.append(Drop("phrase", phrase_id, phrase["image_id"], "dropped", found.reason, found.detail))
+            drops.append(Drop("phrase", phrase_id, phrase["image_id"], found.outcome, found.reason, found.detail))
             continue
         for rank, item in enumerate(best(found, max(section.top_k, (phrase["count"] or 0) + 1))):
             x0, y0, x1, y1 = item.box
@@ -46,7 +46,8 @@ def process(worker: tuple[Any, Any], task: Task, inputs: dict[str, pa.Table]) ->
                     "object_id": item.object_id,
                 }
             )
-    return Output({"boxes": boxes}, {"phrase": phrases.num_rows}, drops)
+    speed = detector.meter.speed() if detector.meter else None
+    return Output({"boxes": boxes}, {"phrase": phrases.num_rows}, drops, speed=speed)
 
 
 def best(found: list[Found], most: int) -> list[Found]:
@@ -61,6 +62,14 @@ def best(found: list[Found], most: int) -> list[Found]:
     return sorted(found, key=order)[:most]
 
 
+def devices(context: Context) -> list[str]:
+    if context.section.backend == "annotations":
+        return []
+    from stages.common.device import devices_of
+
+    return devices_of(context.params.runtime)
+
+
 def columns(section: Any) -> dict[str, list[str]]:
     return {"images": ["id"]} if section.backend == "annotations" else {}
 
@@ -73,7 +82,10 @@ STAGE = Stage(
     units={"phrase": ("boxes", "phrase_id")},
     open=open_worker,
     process=process,
+    libraries=("torch", "torchvision", "transformers", "tokenizers", "groundingdino-py", "pillow"),
     columns=columns,
+    devices=devices,
     path_hash=path_hash("phrases"),
-    advice="do the annotations name these images (file_name) and words (detect.synonyms)? see the rows in drops/",
+    advice="do the annotations name these images (file_name) and words (detect.synonyms), or is detect.box_threshold "
+    "too high? see the rows in drops/",
 )

@@ -95,15 +95,16 @@ def test_broken_annotation_files_are_named(tmp_path, text, says):
         Annotations(tmp_path / "instances.json", "")
 
 
-def test_backends_of_a_later_version_and_missing_files_end_in_one_line(small):
+def test_missing_files_and_folders_end_in_one_line(small):
     for stage in ("ingest", "parse"):
         in_process(stage, small)
     write_params(small / "params.yaml", small / "collection", detect__path=str(small / "none.json"))
     result = run_stage("detect", small)
     assert result.returncode == 3 and "no annotation file here" in result.stderr
-    write_params(small / "params.yaml", small / "collection", detect__backend="transformers")
-    result = run_stage("detect", small)
-    assert result.returncode == 2 and "use `annotations`" in result.stderr and "Traceback" not in result.stderr
+    for backend in ("transformers", "groundingdino"):
+        write_params(small / "params.yaml", small / "collection", detect__backend=backend)
+        with pytest.raises(InputError, match=r"no config\.json of detect\.path \(Grounding DINO\) here"):
+            in_process("detect", small)
 
 
 def test_nothing_found_at_all_is_no_empty_success(small):
