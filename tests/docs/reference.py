@@ -155,7 +155,8 @@ def codes() -> dict[tuple[str, str], set[str]]:
                 found[stage, code].add(outcome or _USUAL.get(stage, "dropped"))
     for code, _, function in _in_file(ROOT / "stages/common/images.py"):
         # `decode` reads what ingest stored; all else in that file is what ingest does with a file of the collection.
-        found["embed" if function == "decode" else "ingest", code].add("rejected")
+        for stage in ("detect", "segment", "embed") if function == "decode" else ("ingest",):
+            found[stage, code].add("rejected")
     return dict(found)
 
 
