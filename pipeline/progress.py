@@ -57,7 +57,7 @@ class Progress:
         elif now - self.told >= _LINE_EVERY_S:
             self.told = now
             left = (self.shards - self.done) * (now - self.started) / max(self.done - self.first, 1)
-            tell(f"{self.name}: {self.done}/{self.shards} shards, {rate:,.0f} units/s, {left:,.0f} s left")
+            tell(f"{self.name}: {self.done}/{self.shards} shards, {_rate(rate)} units/s, {left:,.0f} s left")
 
     def close(
         self, ledger: dict[str, dict], kept: int, computed: int, seconds: float, out: Path, speeds: list[dict]
@@ -67,7 +67,7 @@ class Progress:
         """
         for unit, counts in ledger.items():
             tell(f"{self.name}: {_flow(unit, counts)}")
-        rate = f", {self.units / max(seconds, 1e-9):,.0f} units/s" if computed else ""
+        rate = f", {_rate(self.units / max(seconds, 1e-9))} units/s" if computed else ""
         model = f"; {speed_told(speeds)}" if speeds else ""
         tell(
             f"{self.name}: {computed} shards computed, {kept} from the scratch store, {seconds:.1f} s{rate}{model} "
@@ -86,7 +86,7 @@ def speed_told(speeds: list[dict]) -> str:
     for speed in speeds:
         warm_up[speed["worker"]] += speed["warm_up_s"]
     wall = max(sums["wall_s"], 1e-9)
-    parts = [f"{sums['images'] * len(warm_up) / wall:,.1f} {speeds[0]['what']}/s"]
+    parts = [f"{_rate(sums['images'] * len(warm_up) / wall)} {speeds[0]['what']}/s"]
     parts.append(f"device busy {100 * sums['busy_s'] / wall:.0f} %")
     if sums["able_flop"]:
         parts.append(f"MFU {100 * sums['flop'] / sums['able_flop']:.0f} %")
@@ -95,6 +95,11 @@ def speed_told(speeds: list[dict]) -> str:
         parts[-1] += f" on each of {len(warm_up)} devices"
     parts.append(f"warm-up {max(warm_up.values()):.1f} s")
     return ", ".join(parts)
+
+
+def _rate(value: float) -> str:
+    """Things a second; slow ones with the digits that tell them from none."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 or not value else f"{value:.2g}"
 
 
 def _flow(unit: str, counts: dict) -> str:
