@@ -8,7 +8,7 @@ from faults.listed import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "faults.md"
-COMMAND = "python -m pytest -q -n 2 --dist loadfile -m fault --faults-table docs/faults.md"
+COMMAND = "python -m pytest tests -q -n 2 --dist loadfile -m fault --faults-table docs/faults.md"
 _HEAD = f"""# Faults
 
 What is done to the pipeline on purpose, what it must do, and the tests that hold it to that. Made by the tests:
