@@ -1,4 +1,6 @@
+import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from faults.table import (  # noqa: E402, F401
     pytest_runtest_logreport,
     pytest_sessionfinish,
 )
+
+# A shell that starts the tests in the background has SIGINT ignored in them, and in every process they start.
+with contextlib.suppress(ValueError):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
