@@ -24,7 +24,7 @@ GROUNDING_DINO = {"grounding-dino-tiny": ("SwinT-OGC", "GroundingDINO_SwinT_OGC.
 # Official GroundingDINO files hold these besides what the package's model wants.
 _LABELS = (2001, 256)
 _STANDS_OUT = 10.0
-_SMALL, _APART = 0.4, 2.2
+_SMALL, _APART = 0.4, 2.6
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 

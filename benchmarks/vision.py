@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import vision_detect, vision_embed, vision_segment
 from benchmarks.machine import machine
-from benchmarks.vision_measure import Figure, apart, rate, told
+from benchmarks.vision_measure import Figure, apart, pace, rate, told
 from benchmarks.vision_photos import Photos, prepare
 from stages.common.device import pick_device
 
@@ -149,11 +149,11 @@ def _detect(photos: Photos, arguments: argparse.Namespace, device: str) -> tuple
         for prompting in ("per_image", "per_caption"):
             work = (photos, arguments.cache, DETECTOR, device, dtype, prompting, _runtime(arguments))
             figures += apart(arguments.threads, vision_detect.ours, *work)
-    one, caption = figures[0], figures[1]
+    image, caption = figures[0], figures[1]
     for place, figure in enumerate(figures[2:], 2):
-        notes = {"against a pass a caption": f"{figure.speed / caption.speed:.2f}x"}
+        notes = {"against a pass a caption": f"{pace(figure, device) / pace(caption, device):.2f}x"}
         figures[place] = dataclasses.replace(figure, notes=figure.notes | notes)
-    return figures, {figure.what: one.what for figure in figures[1:]}
+    return figures, {figure.what: image.what for figure in figures[1:]}
 
 
 def _embed(photos: Photos, arguments: argparse.Namespace, device: str) -> tuple[list[Figure], dict[str, str]]:

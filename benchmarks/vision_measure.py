@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import torch
 
-from benchmarks.vision_photos import DATASET, Photos, write_params
+from benchmarks.vision_photos import Photos, write_params
 from pipeline import entry
 from pipeline.runner import Output, load_stage
 from pipeline.runner import run_stage as run_all
@@ -186,24 +186,27 @@ def _empty_scratch(stage: str, dtype: str) -> Iterator[str]:
     shutil.rmtree(place, ignore_errors=True)
 
 
+def pace(figure: Figure, device: str) -> float:
+    """What ratios are of: on a CPU processor time, so that other work on the machine shows little; else the clock."""
+    return figure.thrift if device == "cpu" else figure.speed
+
+
 def told(figures: list[Figure], against: dict[str, str], rates: dict[str, float], device: str) -> str:
-    """The figures as a table. On a CPU ratios and MFU are of processor time, so that other work on the machine shows
-    little.
+    """The figures as a table; ratios and MFU are of their `pace`.
 
     Args:
         against: what -> what it is compared with.
         rates: FLOP/s that the device's matrix products reach, by dtype.
     """
     named = {figure.what: figure for figure in figures}
-    pace = Figure.thrift.fget if device == "cpu" else Figure.speed.fget
     lines = [
         f"{'':46}{'images':>7}{'img/s':>9}{'img/cpu s':>10}{'ratio':>8}{'MFU':>7}{'busy':>7}{'start':>8}{'warm-up':>9}"
         f"{'memory':>9}"
     ]
     for figure in figures:
         base = named.get(against.get(figure.what, ""))
-        ratio = f"{pace(figure) / pace(base):.2f}x" if base else ""
-        able = f"{figure.flop * pace(figure) / rates[figure.dtype]:.0%}" if figure.flop else ""
+        ratio = f"{pace(figure, device) / pace(base, device):.2f}x" if base else ""
+        able = f"{figure.flop * pace(figure, device) / rates[figure.dtype]:.0%}" if figure.flop else ""
         busy = "" if figure.busy is None else f"{figure.busy / figure.seconds:.0%}"
         lines.append(
             f"{figure.what:46}{figure.images:7}{figure.speed:9.3g}{figure.thrift:10.3g}{ratio:>8}{able:>7}{busy:>7}"
@@ -211,6 +214,3 @@ def told(figures: list[Figure], against: dict[str, str], rates: dict[str, float]
         )
         lines += [f"{'':6}{name}: {value}" for name, value in figure.notes.items()]
     return "\n".join(lines)
-
-
-__all__ = ["DATASET", "Clock", "Figure", "apart", "autocast", "peak", "rate", "told", "wait", "whole_stage"]
