@@ -68,10 +68,19 @@ def _litter(data: Path, root: Path, sweep: Sweep) -> None:
     folders = [root / "objects", *(root / stage for stage in SHARDED)]
     folders += [folder for stage in SHARDED for folder in (data / stage).glob("*") if folder.is_dir()]
     for folder in folders:
-        for path in sorted(folder.glob(".*")):
-            named = _LITTER.fullmatch(path.name)
-            if named and path.is_file() and not alive(int(named["tmp"] or named["draft"])):
-                sweep.add(sweep.litter, path)
+        for path in _left_over(folder):
+            sweep.add(sweep.litter, path)
+
+
+def remove_litter(folder: Path) -> None:
+    """Removes from a folder the temporary files of processes that are gone."""
+    for path in _left_over(folder):
+        path.unlink(missing_ok=True)
+
+
+def _left_over(folder: Path) -> list[Path]:
+    named = [(path, _LITTER.fullmatch(path.name)) for path in sorted(folder.glob(".*"))]
+    return [path for path, name in named if name and path.is_file() and not alive(int(name["tmp"] or name["draft"]))]
 
 
 def _records(data: Path, root: Path, keep_days: float, sweep: Sweep) -> None:

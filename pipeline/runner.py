@@ -7,6 +7,7 @@ on many machines.
 """
 
 import concurrent.futures as futures
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -24,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import tables
+from pipeline.clean import remove_litter
 from pipeline.errors import InputError, ResourceError
 from pipeline.files import hash_path, sha256_json, write_json
 from pipeline.ledger import Drop, count, judge, total
@@ -192,8 +194,12 @@ def run_stage(stage: Stage, context: Context) -> None:
             else:
                 todo.append((task, fingerprint))
         kept, speeds = len(done), []
-        with Progress(stage.name, len(sidecars), kept) as progress:
-            for number, record, speed in _compute(stage, context, todo):
+        # Closed here, not when the garbage is collected: an interrupted stage ends with its workers gone.
+        with (
+            Progress(stage.name, len(sidecars), kept) as progress,
+            contextlib.closing(_compute(stage, context, todo)) as computed,
+        ):
+            for number, record, speed in computed:
                 done[number] = record
                 speeds += [speed] if speed else []
                 progress.advance(sum(unit["in"] for unit in record.ledger.values()))
@@ -282,11 +288,21 @@ def _in_workers(stage: Stage, context: Context, todo: _Todo, workers: int, devic
                     ) from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in multiprocessing.active_children():
-                    process.terminate()
+                _end_workers(_store(stage, context))
                 raise
         if not left:
             return
+
+
+def _end_workers(store: Store) -> None:
+    """Ends them where they are and removes what they were writing, which a worker that is ended cannot do itself."""
+    workers = multiprocessing.active_children()
+    for process in workers:
+        process.terminate()
+    for process in workers:
+        process.join()
+    remove_litter(store.objects)
+    remove_litter(store.records)
 
 
 _mine: tuple[str, Context] | None = None
@@ -336,8 +352,12 @@ def _make(stage: Stage, worker: Any, task: Task, read: dict[str, pa.Table]) -> _
     return _Made(written, count(stage.units, output.seen, written), output.facts, speed)
 
 
+def _store(stage: Stage, context: Context) -> Store:
+    return Store(Path(context.params.runtime.scratch) / context.params.dataset, stage.name)
+
+
 def _put(stage: Stage, context: Context, fingerprint: str, made: _Made) -> Record:
-    store = Store(Path(context.params.runtime.scratch) / context.params.dataset, stage.name)
+    store = _store(stage, context)
     if slow := os.environ.get("MCSEO_TEST_SHARD_SECONDS"):
         time.sleep(float(slow))  # lets the fault tests end a stage in the middle of a shard
     return store.put(fingerprint, made.tables, made.ledger, made.facts)

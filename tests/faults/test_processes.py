@@ -68,11 +68,16 @@ def test_a_signal_ends_a_stage_in_one_line(folder, whole, number, code, says, wo
     running = start(folder, "ingest")
     until(lambda: finished(folder, "ingest") >= 1)
     assert running.poll() is None, "it ended before it was told to"
+    # What a worker that is ended in the middle of a table leaves behind (it seldom happens to be in one just now).
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    if workers > 1:
+        (folder / f".scratch/small/objects/.draft-{gone.pid}-images").write_bytes(b"half")
     running.send_signal(number)
     said, _ = running.communicate(timeout=60)
     assert running.returncode == code and says in said and "Traceback" not in said, said
     assert json.loads((folder / ".run/ingest.exit.json").read_text())["code"] == code
-    until(lambda: not list((folder / ".scratch").rglob(".draft-*")), 10)
+    assert not list((folder / ".scratch").rglob(".draft-*"))
     kept = finished(folder, "ingest")
     assert 1 <= kept < SHARDS
     assert f"{SHARDS - kept} shards computed, {kept} from the scratch store" in in_process("ingest", folder)
