@@ -2,13 +2,15 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from model.losses.precision import full_precision, softplus
 
 PHRASE_DUP = ("multi_positive", "mask", "negative")
 SAME_IMAGE = ("iou_ignore", "ignore", "negative")
 DIRECTION = ("t2v", "symmetric")
 
 
+@full_precision
 def object_phrase(
     phrases: Tensor,
     objects: Tensor,
@@ -54,7 +56,7 @@ def object_phrase(
 def _multi_positive(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     # the lowest finite number, not -inf: a row without negatives would get a NaN gradient
     others = logits.masked_fill(~negative, torch.finfo(logits.dtype).min).logsumexp(1, keepdim=True)
-    each = F.softplus(others - logits)  # = -log( e^s / (e^s + sum of negatives) )
+    each = softplus(others - logits)  # = -log( e^s / (e^s + sum of negatives) )
     weight = positive.to(logits.dtype)
     return ((each * weight).sum(1) / weight.sum(1)).mean()
 
