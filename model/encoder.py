@@ -5,6 +5,7 @@ pooling than it was trained with is the commonest mistake with SimCSE-like check
 """
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,10 @@ _ST_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "me
 # the pooler, position_ids buffers of old releases, and the heads that pretraining leaves behind.
 _HARMLESS = ("pooler.", "cls.", "lm_head.", "vocab_", "predictions.", "discriminator_predictions.", "mlm.", "nsp.")
 _BAD_FILE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
+
+
+# a tokenizer keeps the truncation of its current call: batches are made in one thread while another one evaluates
+_TOKENIZING = threading.Lock()
 
 
 class Encoder(nn.Module):
@@ -77,7 +82,25 @@ class Encoder(nn.Module):
         """Token ids of each text, special tokens included, not padded, cut to `max_length` (None = max_positions)."""
         limits = [n for n in (max_length, self.max_positions) if n is not None]
         cut = {"truncation": True, "max_length": min(limits)} if limits else {}
-        return self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False, **cut)["input_ids"]
+        with _TOKENIZING:
+            return self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False, **cut)["input_ids"]
+
+    def token_offsets(self, texts: Sequence[str], max_length: int | None = None) -> list[list[tuple[int, int]]]:
+        """For each token of `token_ids` the characters [start, end) of the text it stands for; special tokens: (0, 0).
+
+        Raises ModelError (2) for a tokenizer that does not know (one that is not a fast one).
+        """
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ModelError(
+                f"{type(self.tokenizer).__name__} does not tell which characters a token stands for; where phrases are "
+                f"read out of their captions the text encoder needs a fast tokenizer (tokenizer.json)",
+                PARAMETERS,
+            )
+        limits = [n for n in (max_length, self.max_positions) if n is not None]
+        cut = {"truncation": True, "max_length": min(limits)} if limits else {}
+        with _TOKENIZING:
+            found = self.tokenizer(list(texts), add_special_tokens=True, return_offsets_mapping=True, **cut)
+        return [[tuple(pair) for pair in row] for row in found["offset_mapping"]]
 
     def pad(self, ids: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Pads on the right to the longest: (input_ids, attention_mask), both int64 [B, L]."""
@@ -90,12 +113,17 @@ class Encoder(nn.Module):
         return padded, mask
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """h, the pooled vector before any head: [B, H]. Half-precision states are pooled in float32."""
-        states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if states.dtype in (torch.float16, torch.bfloat16):
-            states = states.float()
+        """h, the pooled vector before any head: [B, H]."""
+        return self.pool(
+            self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state, attention_mask
+        )
+
+    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """h of token states [B, L, H]: [B, H]. Half-precision states are pooled in float32."""
+        half = states.dtype in (torch.float16, torch.bfloat16)
         if self.pooling != "mean":
-            return states[:, 0]
+            return states[:, 0].float() if half else states[:, 0]
+        states = states.float() if half else states
         weight = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
 

@@ -8,7 +8,10 @@ from typing import TextIO
 
 @dataclass(frozen=True)
 class Progress:
-    """The state after a step. `dev`, `best_dev`: STS-B dev Spearman as a fraction; `dev` only where it was taken."""
+    """The state after a step. `dev`, `best_dev`: STS-B dev Spearman as a fraction; `dev` only where it was taken.
+
+    Rates are means since the start, evaluations and checkpoints left out; `mfu`: model.speed.Flop, as a fraction.
+    """
 
     step: int
     steps: int
@@ -19,6 +22,8 @@ class Progress:
     best_step: int | None
     sentences_per_s: float
     eta_s: float
+    mfu: float | None = None
+    stopped: bool = False
 
     def __str__(self) -> str:
         parts = [f"step {self.step}/{self.steps}", f"loss {self.loss:.4f} ({self.kind})"]
@@ -27,7 +32,9 @@ class Progress:
         if self.best_dev is not None:
             parts.append(f"best {100 * self.best_dev:.2f} at step {self.best_step}")
         parts.append(f"{self.sentences_per_s:.0f} sentences/s")
-        parts.append("done" if self.step == self.steps else f"{_duration(self.eta_s)} left")
+        if self.mfu is not None:
+            parts.append(f"MFU {100 * self.mfu:.1f} %")
+        parts.append("done" if self.step == self.steps or self.stopped else f"{_duration(self.eta_s)} left")
         return "  ".join(parts)
 
 
@@ -39,7 +46,7 @@ class ProgressLines:
 
     def __call__(self, progress: Progress) -> None:
         due = time.monotonic() - self.last >= self.every_s
-        if due or progress.dev is not None or progress.step == progress.steps:
+        if due or progress.dev is not None or progress.step == progress.steps or progress.stopped:
             self.last = time.monotonic()
             self.stream.write(f"{progress}\n")
             self.stream.flush()

@@ -43,17 +43,20 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="plain JSON on standard output")] = False,
     shards: Annotated[bool, typer.Option(help="also count the shards that the scratch store already has")] = True,
 ) -> None:
-    """What `dvc repro` would do to every stage, and why."""
-    from pipeline import graph
+    """What `dvc repro` would do to every stage, why, and roughly how long it would take."""
+    from pipeline import estimate, graph
 
-    params.load(PARAMS)
+    loaded = params.load(PARAMS)
     steps = graph.Graph().plan(targets, shards)
+    estimates = estimate.of_plan(loaded, steps)
     if as_json:
-        typer.echo(json.dumps(graph.as_json(steps), indent=2))
+        typer.echo(json.dumps(graph.as_json(steps, {name: e.here for name, e in estimates.items()}), indent=2))
         return
     console = Console(highlight=False)
-    console.print(graph.table(steps))
+    console.print(graph.table(steps, {name: estimate.told(e.here) for name, e in estimates.items()}))
     console.print(f"\n[bold]{graph.summary(steps)}[/bold]")
+    for line in estimate.in_words(loaded, estimates):
+        console.print(line, markup=False)
 
 
 @app.command()

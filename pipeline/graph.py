@@ -7,7 +7,7 @@ runs *may* run, for equal outputs end the chain. The plan only looks: it takes n
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,9 +286,10 @@ def finished_shards(stage: str) -> tuple[int, int] | None:
     return sum(found), len(found)
 
 
-def as_json(steps: list[Step]) -> dict:
-    """The plan as plain values: `{"stages": [...], "counts": {...}}`."""
-    return {"stages": [asdict(step) for step in steps], "counts": counts(steps)}
+def as_json(steps: list[Step], roughly: Mapping[str, float | None] | None = None) -> dict:
+    """The plan as plain values: `{"stages": [...], "counts": {...}}`; `roughly`: seconds of the steps that run."""
+    stages = [asdict(step) | {"roughly_seconds": (roughly or {}).get(step.stage)} for step in steps]
+    return {"stages": stages, "counts": counts(steps)}
 
 
 def counts(steps: list[Step]) -> dict[str, int]:
@@ -306,20 +307,23 @@ def summary(steps: list[Step]) -> str:
     return ", ".join(parts)
 
 
-def table(steps: list[Step]) -> Any:
-    """The plan as a rich table."""
+def table(steps: list[Step], roughly: Mapping[str, str] | None = None) -> Any:
+    """The plan as a rich table; `roughly`: how long each step takes, in words."""
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=None, pad_edge=False, header_style="dim")
     made.add_column("stage", no_wrap=True)
     made.add_column("", no_wrap=True)
+    if roughly:
+        made.add_column("roughly", no_wrap=True, justify="right")
     made.add_column("why", overflow="fold")
     for step in steps:
         why = _some(step.reasons, 3)
         if step.shards:
             why += f"; shards: {step.shards[0]} of {step.shards[1]} in the scratch store"
-        made.add_row(Text(step.stage), Text(step.state, _STYLES[step.state]), Text(why))
+        time = [Text(roughly.get(step.stage, ""))] if roughly else []
+        made.add_row(Text(step.stage), Text(step.state, _STYLES[step.state]), *time, Text(why))
     return made
 
 

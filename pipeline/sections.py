@@ -175,24 +175,61 @@ class Align(Sharded):
     max_per_caption: int = Field(4, ge=1, description="most pairs a caption keeps, best scores first")
 
 
+# model.recipes.NAMES, which this package does not import: a test holds the two against each other.
+Recipe = Literal[
+    "untrained", "simcse", "simcse-sup", "simcse-phrases", "diffcse", "diffcse-code",
+    "mcse", "kdmcse", "kdmcse-code", "kdmcse-paper", "dalr", "dalr-code", "dalr-paper",
+    "mcseo", "mcseo-span", "mcseo-soft", "mcseo-shuffled", "mcseo-whole", "mcseo-mil",
+]  # fmt: skip
+
+
 class Train(Section):
     path: str = Field(
         description="folder of the text encoder: Hugging Face layout; config and tokenizer suffice for scratch"
+    )
+    teachers_path: str = Field(
+        "presets/no_teachers",
+        description="folder of the frozen encoders that some recipes learn from: simcse/ and diffcse/ (dalr), "
+        "generator/ (diffcse), each in Hugging Face layout",
+    )
+    triplets_path: str = Field(
+        "presets/no_triplets.tsv",
+        description="recipe simcse-sup: .tsv or .csv of premise, entailment, contradiction; no rows for none",
     )
     init: Literal["pretrained", "scratch"] = Field(
         description="start from the weights in `path`, or from seeded random ones"
     )
     pooling: Literal["cls", "cls_mlp", "mean"] | None = Field(
-        None, description="how token states become a sentence vector; null: as stored with the encoder"
+        None,
+        description="how token states become a sentence vector; null: the recipe's own, else as stored with the "
+        "encoder, else cls",
     )
-    epochs: int = Field(1, ge=1, description="passes over the mixed schedule")
+    epochs: int | None = Field(None, ge=1, description="passes over the mixed schedule; null: the recipe's own")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; null: the epochs decide")
-    batch_size: int = Field(64, ge=2, description="rows a batch, text and pair batches alike")
-    learning_rate: float = Field(3e-5, gt=0, description="peak learning rate; falls linearly to 0")
+    batch_size: int | None = Field(
+        None, ge=2, description="rows a batch, text and pair batches alike; null: the recipe's own"
+    )
+    accumulation: int = Field(1, ge=1, description="batches whose mean loss makes one optimizer step")
+    cache_chunk: int | None = Field(
+        None,
+        ge=1,
+        description="gradient cache: rows of a batch encoded at once, for batches that do not fit into memory (a "
+        "third slower); null: off",
+    )
+    learning_rate: float | None = Field(None, gt=0, description="peak learning rate; null: the recipe's own")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="how the learning rate falls to 0")
+    warmup: Share = Field(0.0, description="share of the steps over which the learning rate rises")
     max_length: int = Field(32, ge=4, description="most tokens a text keeps in training")
-    objects_per_caption: int = Field(1, ge=1, description="object-phrase pairs sampled a caption and step")
-    captions_per_image: Literal["one_fixed", "all"] = Field(
-        "one_fixed", description="captions of an image that training sees"
+    length_chunks: int = Field(
+        1, ge=1, description="groups of like length in which a batch is encoded, so that less is padding"
+    )
+    objects_per_caption: int | None = Field(
+        None, ge=1, description="object-phrase pairs sampled a caption and step; null: the recipe's own"
+    )
+    captions_per_image: Literal["one_fixed", "one_per_epoch", "all"] | None = Field(
+        None,
+        description="captions of an image that training sees: one, drawn once; one, drawn anew each pass; all. It "
+        "changes the schedule: compare recipes under the same. null: the recipe's own",
     )
     pair_every: int | None = Field(
         None, ge=1, description="a pair batch every so many steps; null: the published schedule"
@@ -204,12 +241,31 @@ class Train(Section):
     object_weight: float | None = Field(
         None, ge=0, description="mu, weight of the object-phrase term; null: the recipe's own"
     )
-    eval_every: int = Field(125, ge=1, description="steps between evaluations on the STS-B dev set")
+    eval_every: int = Field(125, ge=1, description="steps between evaluations on the STS-B dev set, and checkpoints")
+    patience: int | None = Field(
+        None, ge=1, description="stop early after so many evaluations without a better score; null: never"
+    )
     dtype: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the encoder; losses are fp32 always")
+    compile: bool = Field(False, description="compile the encoder (torch.compile): slow to start")
+    normalize: bool = Field(
+        False, description="the exported model also divides its vectors by their length; cosines do not change"
+    )
+    settings: dict[Recipe, dict[str, bool | int | float | str]] = Field(
+        {},
+        description="recipe -> settings of its own, over those above, by the names of model/settings.py "
+        "(`{kdmcse: {margin: 0.125}}`)",
+    )
+
+    @field_validator("settings")
+    @classmethod
+    def _seen_by_dvc(cls, table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if hidden := sorted({"size", "nfiles"} & {name for own in table.values() for name in own}):
+            raise ValueError(f"no setting is named {hidden[0]}: DVC's run cache leaves keys of that name out")
+        return table
 
 
 class Grid(Section):
-    recipes: list[Literal["untrained", "simcse", "mcse", "mcseo"]] = Field(min_length=1, description="recipes to train")
+    recipes: list[Recipe] = Field(min_length=1, description="recipes to train")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="seeds to train each recipe with")
 
     @model_validator(mode="after")

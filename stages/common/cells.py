@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from model.errors import ModelError
@@ -19,17 +20,18 @@ def parser(name: str, reads: tuple[str, ...], out: str) -> argparse.ArgumentPars
     return made
 
 
-def run(name: str, cell: str | None, args: argparse.Namespace, body: Callable[[Params], None]) -> None:
+def run(name: str, cell: str | None, args: argparse.Namespace, body: Callable[[Params], None], rank: int = 0) -> None:
     """Runs `body(params)` as the process of `name@cell`; ends the process.
 
-    A cell holds a lock of its own, so that several may run side by side but none twice.
+    A cell holds a lock of its own, so that several may run side by side but none twice. `rank`: of several processes
+    of one cell (torchrun), the first holds the lock and tells the cell's exit.
     """
     told = f"{name}@{cell}" if cell else name
 
     def locked() -> None:
         params = parameters.load(args.params)
         scratch = Path(params.runtime.scratch) / params.dataset
-        with process.lock(scratch / f"{told}.lock", f"stage {told}"):
+        with nullcontext() if rank else process.lock(scratch / f"{told}.lock", f"stage {told}"):
             try:
                 body(params)
             except ModelError as error:
@@ -37,4 +39,4 @@ def run(name: str, cell: str | None, args: argparse.Namespace, body: Callable[[P
                 mistake.code = error.code
                 raise mistake from error
 
-    process.run(told, locked)
+    process.run(f"{told}.{rank}" if rank else told, locked)

@@ -1,13 +1,17 @@
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 
-from model.batches import Batches, Schedule, Stream, choose_captions, plan
+from model.batches import Batches, Schedule, Stream, choose_captions, plan, to_device
 from model.data import TrainingData, check
+from model.encoder import load_encoder
 from model.errors import ModelError
-from model.recipes import resolve
+from model.recipes import NAMES, resolve
+from tests.model.companions import complete
 
 
 def test_schedule_equals_the_reference(golden):
@@ -49,6 +53,44 @@ def test_captions_per_image():
     assert choose_captions(image, "all") == [0, 1, 2, 3, 4, 5]
     one = choose_captions(image, "one_fixed")
     assert [image[c] for c in one] == [0, 2, 5] and one == choose_captions(image, "one_fixed")
+
+
+def test_one_caption_per_epoch_is_drawn_anew_each_pass_by_the_seed():
+    image = [0, 0, 2, 2, 2, 5]
+    draws = [choose_captions(image, "one_per_epoch", 3, number) for number in range(1, 30)]
+    assert all([image[c] for c in draw] == [0, 2, 5] for draw in draws)
+    assert {draw[1] for draw in draws} == {2, 3, 4} and {draw[0] for draw in draws} == {0, 1}
+    assert draws[0] == choose_captions(image, "one_per_epoch", 3, 1)
+    assert draws != [choose_captions(image, "one_per_epoch", 4, number) for number in range(1, 30)]
+
+
+def test_drop_last_leaves_the_rest_of_a_pass_out():
+    assert plan(10, 7, 4, drop_last=True) == Schedule(2, 1, 2) and plan(10, 7, 4) == Schedule(3, 2, 1)
+    stream = Stream(10, 4, seed=3, name="text", drop_last=True)
+    passes = [[stream.next() for _ in range(2)] for _ in range(20)]
+    assert all(len(batch) == 4 for part in passes for batch in part)
+    read = [np.concatenate(part).tolist() for part in passes]
+    assert all(len(set(part)) == 8 for part in read) and set(np.concatenate(read)) == set(range(10))
+
+
+def test_triplets_alone_are_read_where_they_are():
+    schedule = plan(100, 50, 8, triplets=20)
+    assert (schedule.steps_per_epoch, {schedule.kind(s) for s in range(9)}) == (3, {"triplet"})
+    assert schedule.warning is None
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("before", [0, 1, 3, 4, 11])
+def test_a_stream_goes_on_from_its_state(before, drop_last):
+    stream, again = (Stream(10, 4, seed=3, name="text", drop_last=drop_last) for _ in range(2))
+    for _ in range(before):
+        stream.next()
+    again.next()
+    again.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    assert (again.passes, again.position) == (stream.passes, stream.position)
+    for _ in range(9):
+        assert stream.next().tolist() == again.next().tolist()
+    assert len(json.dumps(stream.state_dict())) < 400
 
 
 def run(data, recipe, encoder, seed, steps):
@@ -177,3 +219,97 @@ def test_a_batch_larger_than_the_data_is_refused(data, encoder):
         with pytest.raises(ModelError, match=says) as raised:
             Batches(data, resolve("mcse", {"batch_size": size}), encoder, 0)
         assert raised.value.code == 2
+
+
+def flat(value):
+    """Everything a batch holds, by value."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if is_dataclass(value):
+        return {f.name: flat(getattr(value, f.name)) for f in fields(value)}
+    return [flat(v) for v in value] if isinstance(value, tuple) else value
+
+
+def everything(data):
+    rng = np.random.default_rng(2)
+    vectors = {name: rng.normal(size=(32, 6)).astype(np.float32) for name in ("simcse", "diffcse")}
+    return replace(complete(data), teacher_text=vectors)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "untrained"])
+@pytest.mark.parametrize("before", [0, 3, 13])
+def test_batches_go_on_exactly_from_their_state(data, encoder, name, before):
+    recipe = resolve(name, {"batch_size": 6, "captions_per_image": "one_per_epoch", "pair_every": 2})
+    made = [Batches(everything(data), recipe, encoder, 5) for _ in range(2)]
+    for step in range(before):
+        made[0].next(step)
+    made[1].next(0)  # a state is loaded whatever was read before
+    made[1].load_state_dict(json.loads(json.dumps(made[0].state_dict())))
+    for step in range(before, before + 9):
+        one, two = (flat(batches.next(step)) for batches in made)
+        assert one == two, step
+
+
+def test_the_global_random_state_is_not_touched(data, encoder):
+    for name in ("diffcse", "dalr-paper", "mcseo-span"):
+        torch.manual_seed(4)
+        np.random.seed(4)
+        states = torch.get_rng_state(), np.random.get_state()[1].tolist()
+        run(everything(data), resolve(name, {"batch_size": 6}), encoder, 0, 6)
+        assert torch.equal(states[0], torch.get_rng_state()) and np.random.get_state()[1].tolist() == states[1]
+
+
+def test_rows_name_what_was_read(data, encoder):
+    for name in ("mcseo", "simcse-sup"):
+        whole = everything(data)
+        for batch in run(whole, resolve(name, {"batch_size": 6, "pair_every": 2}), encoder, 0, 6):
+            source = {"text": whole.sentences, "pair": whole.captions, "triplet": [t[0] for t in whole.triplets]}
+            assert texts(batch, encoder) == [source[batch.kind][row] for row in batch.rows]
+
+
+def test_a_pass_with_one_caption_per_epoch_reads_each_image_once(data, encoder):
+    recipe = resolve("mcse", {"batch_size": 4, "captions_per_image": "one_per_epoch"})
+    lone = replace(data, sentences=[])
+    batches = run(lone, recipe, encoder, 0, 96)
+    passes = [[row for batch in batches[i : i + 4] for row in batch.rows] for i in range(0, 96, 4)]
+    assert all(sorted(data.caption_image[row] for row in part) == list(range(16)) for part in passes)
+    assert {row for part in passes for row in part} == set(range(32))
+
+
+def test_every_recipe_reads_the_same_text(data, encoder):
+    settings = {"batch_size": 8, "captions_per_image": "all"}
+    whole = everything(data)
+    names = [n for n in NAMES if n not in ("untrained", "simcse-sup")]
+    seen = {n: [texts(b, encoder) for b in run(whole, resolve(n, settings), encoder, 0, 8)] for n in names}
+    assert all(found == seen["simcse"] for found in seen.values())
+
+
+def test_features_may_be_tensors(data, encoder):
+    tensors = {n: torch.from_numpy(getattr(data, n)) for n in ("image_features", "object_features")}
+    recipe = resolve("mcseo", {"batch_size": 8})
+    one, two = (run(d, recipe, encoder, 0, 8) for d in (data, replace(data, **tensors)))
+    assert [flat(b) for b in one] == [flat(b) for b in two]
+
+
+def test_to_device_keeps_everything_else(data, encoder):
+    batch = run(everything(data), resolve("dalr", {"batch_size": 8}), encoder, 0, 1)[0]
+    moved = to_device(batch, torch.device("meta"))
+    assert moved.rows == batch.rows and moved.kind == batch.kind and moved.objects is None
+    tensors = [moved.tokens.input_ids, moved.image, moved.image_id, moved.mismatched, *moved.teacher_text]
+    assert len(moved.teacher_text) == 2 and all(t.device.type == "meta" for t in tensors)
+
+
+def test_a_recipe_with_teachers_waits_for_their_vectors(data, encoder):
+    with pytest.raises(ModelError, match="needs vectors of its text teachers \\(simcse, diffcse\\)"):
+        Batches(complete(data), resolve("dalr", {"batch_size": 8}), encoder, 0)
+
+
+def test_too_few_triplets_for_a_batch(data, encoder):
+    with pytest.raises(ModelError, match="batch_size is 512 but there are only 95 triplets"):
+        Batches(complete(data), resolve("simcse-sup"), encoder, 0)
+
+
+def test_a_pooling_the_recipe_is_not_meant_for_is_noted(data, tiny):
+    recipe = resolve("simcse-sup", {"batch_size": 8})
+    notes = [Batches(complete(data), recipe, load_encoder(tiny, pooling=p), 0).notes for p in ("cls", "cls_mlp")]
+    assert len(notes[0]) == 1 and "is meant for pooling cls_mlp" in notes[0][0] and notes[1] == []

@@ -41,12 +41,39 @@ def test_all_readers_embed_identically(trained, tmp_path, pooling):
     np.testing.assert_allclose(auto_model(folder, pooling), wanted, atol=1e-6)
 
 
-def auto_model(folder, pooling):
+@POOLINGS
+def test_auto_model_gives_the_same_token_states(trained, tmp_path, pooling):
+    recipe, run = trained(pooling)
+    states, tokens = token_states(export(tmp_path / "m", run.encoder, recipe, 0))
+    with torch.inference_mode():
+        own = run.encoder.model(tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+    torch.testing.assert_close(states, own, atol=1e-6, rtol=0)
+
+
+@POOLINGS
+def test_a_folder_that_normalises(trained, tmp_path, pooling):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    recipe, run = trained(pooling)
+    folder = export(tmp_path / "m", run.encoder, recipe, 0, normalize=True)
+    wanted = run.encoder.encode(TEXTS, normalize=True)
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(theirs, wanted, atol=1e-6)
+    reloaded = load_encoder(folder)
+    assert reloaded.pooling == pooling
+    np.testing.assert_allclose(reloaded.encode(TEXTS, normalize=True), wanted, atol=1e-6)
+    assert "vectors of length 1" in (folder / "README.md").read_text()
+
+
+def token_states(folder):
     model, report = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values()), "AutoModel finds every weight and no other"
     tokens = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
-        states = model.eval()(**tokens).last_hidden_state
+        return model.eval()(**tokens).last_hidden_state, tokens
+
+
+def auto_model(folder, pooling):
+    states, tokens = token_states(folder)
     if pooling == "mean":
         mask = tokens["attention_mask"][..., None]
         return ((states * mask).sum(1) / mask.sum(1)).numpy()
@@ -86,7 +113,8 @@ def test_what_the_folder_says(trained, tmp_path):
     for part in (
         "random weights",
         "`mcse`, seed 3",
-        "0.01 x image",
+        "| image | 0.01 | 0.05 | pair |",
+        "bert, 2 layers, 32 dimensions",
         "sha256:12",
         "12.34",
         "pooling `cls`",
@@ -98,6 +126,21 @@ def test_what_the_folder_says(trained, tmp_path):
     plain = export(tmp_path / "n", run.encoder, resolve("untrained"), 0)
     assert "random weights" not in (plain / "README.md").read_text() and not (plain / "heads.safetensors").exists()
     assert json.loads((plain / "tokenizer.json").read_text())["truncation"] is None
+
+
+def test_a_second_encoder_among_the_heads_stays_behind(trained, tmp_path):
+    recipe, run = trained("cls")
+    heads = torch.nn.ModuleDict({**run.heads, "discriminator": torch.nn.Linear(2, 2)})
+    kept = load_file(export(tmp_path / "m", run.encoder, recipe, 0, heads=heads) / "heads.safetensors")
+    assert {name.split(".")[0] for name in kept} == set(run.heads)
+
+
+def test_the_card_says_what_a_term_is_set_to(encoder, tmp_path):
+    notes = {"notes": ["one | two", "three"], "steps": 1.5}
+    folder = export(tmp_path / "m", encoder, resolve("kdmcse", {"margin": 0.125}), 0, metrics=notes)
+    card = (folder / "README.md").read_text()
+    for part in ("margin 0.125", "threshold 0.9", "| needs | images; caption_text |", "| notes | one \\| two; three |"):
+        assert part in card, part
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(trained, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from small import ROOT, in_process, run_stage
 
 from pipeline import params, presets
 from pipeline.shards import read_all
+from pipeline.weights.manifest import of_folder
 
 CAPTIONS = {
     "dog.jpg": "a black dog runs over the green grass",
@@ -91,6 +92,34 @@ def test_a_preset_reads_what_its_comments_describe(place, form):
     out = Path("data") / params.load(Path("params.yaml")).dataset / "ingest"
     assert sorted(read_all(out / "captions").column("text").to_pylist()) == sorted(CAPTIONS.values())
     assert read_all(out / "images").num_rows == 2
+
+
+@pytest.mark.parametrize("name", [name for name in presets.names() if name.startswith("paper-")])
+def test_the_papers_presets_read_what_their_comments_describe(place, name):
+    """A collection, sentences and triplets laid out as said; every weights folder is one that `weights get` fills."""
+    data = place / "data"
+    if "coco" in name:
+        (data / "coco/annotations").mkdir(parents=True)
+        photos(data / "coco", "train2014")
+        images = [{"id": n, "file_name": file} for n, file in enumerate(CAPTIONS)]
+        texts = [{"id": n, "image_id": n, "caption": text} for n, text in enumerate(CAPTIONS.values())]
+        captions = {"images": images, "annotations": texts}
+        (data / "coco/annotations/captions_train2014.json").write_text(json.dumps(captions))
+    else:
+        (data / "flickr30k").mkdir()
+        flickr30k(data / "flickr30k")
+    (data / "wiki1m_for_simcse.txt").write_text("One sentence.\nAnother one.\n")
+    presets.use(name, Path("params.yaml"), data, {}, force=True)
+    in_process("ingest", place)
+    made = params.load(Path("params.yaml"))
+    out = data / made.dataset / "ingest"
+    assert read_all(out / "images").num_rows == 2 and read_all(out / "sentences").num_rows == 2
+    assert sorted(read_all(out / "captions").column("text").to_pylist()) == sorted(CAPTIONS.values())
+    for section in (made.parse, made.detect, made.segment, made.embed, made.train):
+        assert of_folder(Path(section.path)), section.path
+    assert {part for line in presets._source(name).splitlines() if "weights get" in line for part in line.split()} >= {
+        of_folder(Path(section.path)) for section in (made.detect, made.segment, made.embed, made.train)
+    }
 
 
 def test_flickr30k_as_multi30k_has_it(place):
