@@ -1,7 +1,4 @@
-"""The faults the project answers for: what is done to it, and what it must do. Tests name them by `fault` marks.
-
-Faults of training (F49, F54, F55) are tested with the trainer and are not in this list.
-"""
+"""The faults the project answers for: what is done to it, and what it must do. Tests name them by `fault` marks."""
 
 FAULTS: dict[str, tuple[str, str]] = {
     # Processes
@@ -109,6 +106,10 @@ FAULTS: dict[str, tuple[str, str]] = {
         "a model gives NaN or infinity",
         "the shard fails with one line that names the image; nothing of it is written",
     ),
+    "F49": (
+        "the loss or the gradient is NaN at step k of training",
+        "no step is taken; one line names the step and the rows it read, exit 2; the checkpoint before it is whole",
+    ),
     "F50": (
         "a file of weights with another sha256, cut short, of another architecture, or whose pickle would run code",
         "refused with one line, exit 3; no code of it runs and nothing of it is put in place",
@@ -122,6 +123,14 @@ FAULTS: dict[str, tuple[str, str]] = {
         "the same ids, and scores within 1e-5 in fp32",
     ),
     "F53": ("a stage runs on two devices instead of one", "every shard has the same bytes"),
+    "F54": (
+        "training is killed (SIGKILL) at five random steps and resumed",
+        "losses and final weights are those of the undisturbed run, bit for bit (CPU, same thread count)",
+    ),
+    "F55": (
+        "training is killed (SIGKILL) while a checkpoint is saved",
+        "the previous checkpoint loads, and going on from it ends as the undisturbed run; a damaged one is refused",
+    ),
     # Orchestration
     "F56": ("wrong parameters", "all are listed, exit 2, before any model is loaded"),
     "F57": ("a parameter named `size` or `nfiles`, which DVC's run cache ignores", "a test forbids it"),

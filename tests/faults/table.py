@@ -18,7 +18,7 @@ What is done to the pipeline on purpose, what it must do, and the tests that hol
 ```
 
 Besides these, `tests/faults/` ingests more than 5,000 damaged files (`test_fuzz_*.py`): each ends in one line or in
-counted rows. Faults of training (F49, F54, F55) are not in this list.
+counted rows.
 
 | fault | what is done | what must happen | tests | result |
 |---|---|---|---|---|

@@ -173,13 +173,15 @@ def test_one_phrase_twice_is_two_spans_each_with_its_own_boxes(mined):
 
 
 @pytest.mark.fault("F38")
-def test_a_caption_without_a_phrase_stays_an_image_caption_pair(mined):
+def test_a_caption_without_a_phrase_stays_an_image_caption_pair(mined, tmp_path):
     lost = [row for row in drops(mined, "parse") if row["unit"] == "caption"]
     assert {row["reason"] for row in lost} == {"no_phrase"} and len(lost) == len(ODD)
+    from model.recipes import resolve
     from stages.train.data import training_data
 
     places = {"sentences": "ingest", "captions": "ingest", "features": "embed", "pairs": "align"}
-    data = training_data({name: mined / "data/small" / stage / name for name, stage in places.items()}, True)
+    inputs = {name: mined / "data/small" / stage / name for name, stage in places.items()}
+    data = training_data(inputs, resolve("mcseo"), tmp_path)
     rows = [row for row, text in enumerate(data.captions) if text.startswith("running quickly")]
     assert len(rows) == len(ODD) and all(not data.pairs[row] for row in rows)
     assert all(data.pairs[row] for row, text in enumerate(data.captions) if text.startswith("here is"))
