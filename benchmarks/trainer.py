@@ -32,8 +32,8 @@ RECIPES = ("simcse", "mcse", "mcseo")
 # ours, by the settings it is given
 OURS = {
     "ours, fp32": {"precision": "fp32"},
-    "ours, fp32, by length": {"precision": "fp32", "length_chunks": 4},
-    "ours, bf16, by length": {"precision": "bf16", "length_chunks": 4},
+    "ours, fp32, by length": {"precision": "fp32", "length_chunks": 8},
+    "ours, bf16, by length": {"precision": "bf16", "length_chunks": 8},
 }
 # steps of wiki1m + one caption an image (methods' mixing rule): pair steps, all steps of an epoch
 MIXES = {"flickr30k": (488, 16_091), "coco": (1_410, 16_919)}

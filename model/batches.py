@@ -24,10 +24,25 @@ _SPANS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Tokens:
-    """V views of N texts (of a triplet: its three texts): input_ids and attention_mask, int64 [N, V, L]."""
+    """V views of N texts (of a triplet: its three texts): input_ids and attention_mask, int64 [N, V, L].
+
+    lengths: int64 [N, V], an array of the host wherever the rest lies, so that nobody waits for a device to know them;
+    None: they are in the mask.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
+    lengths: np.ndarray | None = None
+
+    def row_lengths(self) -> np.ndarray:
+        """How many tokens each text has, at least 1: int64 [N, V]."""
+        found = self.attention_mask.sum(-1).cpu().numpy() if self.lengths is None else self.lengths
+        return np.maximum(found, 1)
+
+    def cut(self, start: int, end: int) -> "Tokens":
+        """Texts start to end - 1."""
+        lengths = None if self.lengths is None else self.lengths[start:end]
+        return Tokens(self.input_ids[start:end], self.attention_mask[start:end], lengths)
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,7 @@ class Batches:
     def _triplets(self) -> Batch:
         rows = self.triplet.next()
         ids, mask = self._table("triplets").batch((3 * rows[:, None] + np.arange(3)).reshape(-1))
-        tokens = Tokens(ids.view(len(rows), 3, -1), mask.view(len(rows), 3, -1))
+        tokens = _tokens_of(ids.view(len(rows), 3, -1), mask.view(len(rows), 3, -1))
         return Batch("triplet", tokens, rows=_numbers(rows))
 
     def _pairs(self) -> Batch:
@@ -185,7 +200,7 @@ class Batches:
 
     def _tokens(self, table: str, rows: Sequence[int] | np.ndarray) -> Tokens:
         ids, mask = self._table(table).batch(rows)
-        return Tokens(ids.unsqueeze(1).repeat(1, 2, 1), mask.unsqueeze(1).repeat(1, 2, 1))
+        return _tokens_of(ids.unsqueeze(1).repeat(1, 2, 1), mask.unsqueeze(1).repeat(1, 2, 1))
 
     def _masked(self, tokens: Tokens) -> Tensor | None:
         """Of the tokens that are not special, `mask_share` is chosen; 80 % of these become the mask token, 10 % any
@@ -294,6 +309,10 @@ class Batches:
             return None
         rows = [i.object_row for i in items]
         return _rows(self.data.object_features, self.object_row[rows] if self.recipe.objects == "shuffled" else rows)
+
+
+def _tokens_of(ids: Tensor, mask: Tensor) -> Tokens:
+    return Tokens(ids, mask, mask.sum(-1).numpy())
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

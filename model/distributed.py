@@ -100,7 +100,7 @@ class Processes:
         if (rows := len(tokens.input_ids)) < self.world:
             return tokens
         start, end = self.bounds(rows)[self.rank : self.rank + 2]
-        return replace(tokens, input_ids=tokens.input_ids[start:end], attention_mask=tokens.attention_mask[start:end])
+        return tokens.cut(start, end)
 
     def _gather(self, part: Tensor, rows: int) -> Tensor:
         if rows < self.world:

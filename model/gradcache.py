@@ -98,9 +98,7 @@ def _cut(batch: Batch, rows: int) -> list[tuple[str, Tokens]]:
     if batch.objects is not None and batch.objects.tokens is not None:
         found.append(("phrases", batch.objects.tokens))
     return [
-        (of, Tokens(ids, mask))
-        for of, tokens in found
-        for ids, mask in zip(tokens.input_ids.split(rows), tokens.attention_mask.split(rows), strict=True)
+        (of, tokens.cut(start, start + rows)) for of, tokens in found for start in range(0, len(tokens.input_ids), rows)
     ]
 
 

@@ -137,7 +137,7 @@ class Loop:
 
     def _make(self, number: int) -> _Made:
         batches = [self.batches.next(number * self.micro + i) for i in range(self.micro)]
-        lengths = [t.attention_mask.sum(-1) for b in batches for t in _tokens(b)]
+        lengths = [t.row_lengths() for b in batches for t in _tokens(b)]
         flop = sum(map(self.flop.of, lengths)) if self.progress else 0.0
         if self.device.type == "cuda":
             batches = [_pinned(batch) for batch in batches]

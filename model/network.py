@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from model import packed
 from model.batches import Batch, Tokens
 from model.data import TrainingData
 from model.encoded import Encoded
@@ -52,50 +53,44 @@ class Network(nn.Module):
         return self._apart["teachers"]
 
     def encode(self, batch: Batch, recipe: Recipe) -> Encoded:
-        """h of all views in one forward pass of N x V rows, and the phrases in another; the whole batch, with graph."""
-        h, states = self.rows(batch.tokens, self.keeps_states(recipe))
+        """h of all views, N x V rows, and of the phrases; the whole batch, with graph."""
+        states = self.keeps_states(recipe)
         phrases = batch.objects.tokens if batch.objects is not None else None
-        return Encoded(h, states, None if phrases is None else self.rows(phrases)[0])
+        if phrases is not None and self.end_to_end and not states:
+            (h, _), (of_phrases, _) = self._end_to_end([batch.tokens, phrases], False)
+            return Encoded(h, None, of_phrases)
+        h, kept = self.rows(batch.tokens, states)
+        return Encoded(h, kept, None if phrases is None else self.rows(phrases)[0])
 
     @staticmethod
     def keeps_states(recipe: Recipe) -> bool:
         """Whether terms of this recipe read the token states of the texts."""
         return "spans" in recipe.needs
 
-    def rows(self, tokens: Tokens, keep_states: bool = False) -> tuple[Tensor, Tensor | None]:
-        """(h [N, V, H], states [N, V, L, H] or None) of [N, V, L] tokens; float32, or the encoder's float64.
+    @property
+    def end_to_end(self) -> bool:
+        """Whether texts are passed without padding (model.packed), which a compiled encoder has no graph for."""
+        return self.length_chunks > 1 and "compiled" not in self._apart and packed.packable(self.encoder.model)
 
-        With `length_chunks` the rows are sorted by length and passed in so many groups, each cut to its longest, and
-        scattered back: the same vectors, less padding.
-        """
+    def rows(self, tokens: Tokens, keep_states: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(h [N, V, H], states [N, V, L, H] or None) of [N, V, L] tokens; float32, or the encoder's float64."""
+        if self.end_to_end:
+            return self._end_to_end([tokens], keep_states)[0]
         n, v, length = tokens.input_ids.shape
         ids, mask = tokens.input_ids.view(n * v, length), tokens.attention_mask.view(n * v, length)
-        chunks = min(self.length_chunks, n * v)
-        if chunks == 1:
-            h, states = self._forward(ids, mask)
-        else:
-            h, states = self._by_length(ids, mask, chunks)
-        if not keep_states:
-            return h.view(n, v, -1), None
-        half = states.dtype in (torch.float16, torch.bfloat16)
-        return h.view(n, v, -1), (states.float() if half else states).view(n, v, length, -1)
-
-    def _by_length(self, ids: Tensor, mask: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
-        lengths = mask.sum(1)
-        order = lengths.argsort(stable=True)
-        groups = order.tensor_split(chunks)
-        longest = torch.stack([lengths[group].max() for group in groups]).tolist()
-        parts = [self._forward(ids[g, :most], mask[g, :most]) for g, most in zip(groups, longest, strict=True)]
-        back = order.argsort()
-        width = ids.shape[1]
-        states = [nn.functional.pad(s, (0, 0, 0, width - s.shape[1])) for _, s in parts]
-        return torch.cat([h for h, _ in parts])[back], torch.cat(states)[back]
-
-    def _forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         run: Callable = self._apart.get("compiled", self.encoder.model)
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self._autocast(ids.device):
             states = run(input_ids=ids, attention_mask=mask).last_hidden_state
-        return self.encoder.pool(states, mask), states
+        h = self.encoder.pool(states, mask)
+        return h.view(n, v, -1), _full(states).view(n, v, length, -1) if keep_states else None
+
+    def _end_to_end(self, blocks: list[Tokens], keep_states: bool) -> list[tuple[Tensor, Tensor | None]]:
+        with self._autocast(blocks[0].input_ids.device):
+            made = packed.encode(self.encoder, blocks, self.length_chunks, keep_states)
+        return [(h, None if states is None else _full(states)) for h, states in made]
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def views(self, tokens: Tokens) -> Tensor:
         """h of all views: [N, V, H]."""
@@ -106,6 +101,10 @@ class Network(nn.Module):
 
     def object(self, feature: Tensor) -> Tensor:
         return self.heads["object" if "object" in self.heads else "visual"](feature)
+
+
+def _full(states: Tensor) -> Tensor:
+    return states.float() if states.dtype in (torch.float16, torch.bfloat16) else states
 
 
 def losses(

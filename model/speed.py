@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -35,9 +36,9 @@ class Flop:
         self.attention = 4 * getattr(config, "num_hidden_layers", 0) * encoder.hidden
         self.passes = 4 if cached else 3
 
-    def of(self, lengths: torch.Tensor) -> float:
-        """lengths: number of tokens of each row that is encoded, any shape, on the CPU."""
-        lengths = lengths.double()
+    def of(self, lengths: np.ndarray) -> float:
+        """lengths: number of tokens of each row that is encoded, any shape."""
+        lengths = np.asarray(lengths, np.float64)
         return self.passes * float((lengths * (2 * self.weights + self.attention * lengths)).sum())
 
 

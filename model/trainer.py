@@ -99,7 +99,7 @@ def train(
             network.compile()
         batches = Batches(data, recipe, encoder, seed)
         Path(work_dir).mkdir(parents=True, exist_ok=True)
-        run = Trained(encoder, network.heads, notes=list(batches.notes))
+        run = Trained(encoder, network.heads, notes=[*batches.notes, *_without_effect(recipe, network)])
         loop = Loop(run, network, batches, recipe, Path(work_dir), fit, processes, progress, tell or _to_stderr)
         if dev is not None:
             loop.dev = Dev(dev, encoder, recipe.precision)
@@ -140,6 +140,13 @@ def _teachers_fit(teachers: Teachers | None) -> dict[str, str]:
         return {}
     found = {name: of_weights(teacher.encoder) for name, teacher in teachers.text.items()}
     return found | ({} if teachers.generator is None else {"generator": of_weights(teachers.generator.model)})
+
+
+def _without_effect(recipe: Recipe, network: Network) -> list[str]:
+    if recipe.length_chunks == 1 or network.end_to_end:
+        return []
+    why = "the encoder is compiled" if recipe.compile else "this encoder's attention cannot be taken by groups"
+    return [f"length_chunks {recipe.length_chunks} has no effect: {why}; batches are padded to their longest"]
 
 
 def load_checkpoint(network: Network, path: Path) -> None:

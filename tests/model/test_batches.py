@@ -223,7 +223,7 @@ def test_a_batch_larger_than_the_data_is_refused(data, encoder):
 
 def flat(value):
     """Everything a batch holds, by value."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor | np.ndarray):
         return value.tolist()
     if is_dataclass(value):
         return {f.name: flat(getattr(value, f.name)) for f in fields(value)}

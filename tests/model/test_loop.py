@@ -12,7 +12,7 @@ from torch import nn
 
 from model import gradcache
 from model.ahead import ahead
-from model.batches import Batches
+from model.batches import Batches, Tokens
 from model.dev import Dev
 from model.encoder import load_encoder
 from model.errors import ModelError
@@ -171,6 +171,7 @@ def test_length_chunks_give_the_same_vectors(tiny, data):
     network, recipe, batches = built(tiny, data, dropout=False)
     tokens = batches.next(0).tokens
     tokens.attention_mask[0, :, 4:] = 0  # lengths that differ
+    tokens = Tokens(tokens.input_ids, tokens.attention_mask)
     with torch.no_grad():
         whole, states = network.rows(tokens, True)
         for network.length_chunks in (2, 3, 100):
@@ -257,3 +258,17 @@ def test_the_cache_trains_like_the_whole_batch(tiny, data, tmp_path, precision):
         runs.append(train(network.encoder, data, recipe, seed=0, work_dir=tmp_path / str(chunk)))
     one, two = ([row["loss"] for row in run.log] for run in runs)
     assert one == pytest.approx(two, rel=1e-4) if precision == "fp32" else one == pytest.approx(two, rel=2e-2, abs=5e-3)
+
+
+def test_length_chunks_without_effect_are_told(tiny, data, tmp_path, monkeypatch):
+    settings = {"batch_size": 8, "steps": 1, "eval_every": 1, "length_chunks": 3}
+
+    def notes(place: str) -> list[str]:
+        encoder = load_encoder(tiny, pooling="cls")
+        found = train(encoder, data, resolve("simcse", settings), seed=0, work_dir=tmp_path / place).notes
+        return [note for note in found if "length_chunks" in note]
+
+    assert not notes("packed")
+    monkeypatch.setattr("model.packed._FAMILIES", ())
+    (note,) = notes("padded")
+    assert note.startswith("length_chunks 3 has no effect")
