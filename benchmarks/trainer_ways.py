@@ -1,7 +1,6 @@
 """The ways of training that are compared, each timed step by step in a process of its own."""
 
 import contextlib
-import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -87,13 +86,17 @@ def published(name: str, setting: Setting, steps: int, warm_up: int, settings: d
 
 
 def sentence_transformers(name: str, setting: Setting, steps: int, warm_up: int, settings: dict) -> Pace:
-    """sentence-transformers' own loop (`fit` as it is without accelerate) with MultipleNegativesRankingLoss on each
-    text and itself: simcse without its head. It trains on texts alone.
+    """sentence-transformers' own trainer, fp32, with MultipleNegativesRankingLoss on each text and itself: simcse
+    without its head. It trains on texts alone.
     """
-    from sentence_transformers import InputExample, SentenceTransformer
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.losses import MultipleNegativesRankingLoss
     from sentence_transformers.models import Pooling, Transformer
-    from torch.utils.data import DataLoader
 
     marks = Marks(setting.device)
 
@@ -110,9 +113,6 @@ def sentence_transformers(name: str, setting: Setting, steps: int, warm_up: int,
 
     data = training_data(setting, kind_of(name))
     texts = (data.sentences or data.captions)[: setting.batch * (warm_up + steps + 1)]
-    random.seed(SEED)
-    torch.manual_seed(SEED)
-    loader = DataLoader([InputExample(texts=[t, t]) for t in texts], batch_size=setting.batch, shuffle=True)
     with tempfile.TemporaryDirectory() as folder:
         made = encoder(setting)
         made.model.save_pretrained(folder)
@@ -121,15 +121,23 @@ def sentence_transformers(name: str, setting: Setting, steps: int, warm_up: int,
         body = Transformer(folder, max_seq_length=setting.length)
         pooling = Pooling(body.get_word_embedding_dimension(), pooling_mode="cls")
         model = SentenceTransformer(modules=[body, pooling], device=setting.device)
-        model.old_fit(
-            [(loader, Timed(model, scale=20.0))],
-            epochs=1,
-            steps_per_epoch=warm_up + steps + 1,
-            warmup_steps=0,
-            optimizer_params={"lr": 3e-5},
-            weight_decay=0.0,
-            show_progress_bar=False,
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=folder,
+            max_steps=warm_up + steps + 1,
+            per_device_train_batch_size=setting.batch,
+            learning_rate=3e-5,
+            seed=SEED,
+            use_cpu=setting.device == "cpu",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
         )
+        SentenceTransformerTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict({"anchor": texts, "positive": texts}),
+            loss=Timed(model, scale=20.0),
+        ).train()
     return marks.pace(warm_up)
 
 
