@@ -154,7 +154,11 @@ def normalise(batch: Tensor, mean: Sequence[float], std: Sequence[float], dtype:
         mean, std: a value a channel, on the same scale of 0 to 255.
         dtype: of the result.
     """
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=batch.device).view(-1, 1, 1) for values in (mean, std)
-    )
+    mean, std = (_per_channel(tuple(values), batch.device) for values in (mean, std))
     return ((batch.float() - mean) / std).to(dtype)
+
+
+@functools.cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept on the device: a copy from the host at every batch would wait for it."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
