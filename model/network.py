@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from model import packed
+from model import unpadded
 from model.batches import Batch, Tokens
 from model.data import TrainingData
 from model.encoded import Encoded
@@ -69,8 +69,8 @@ class Network(nn.Module):
 
     @property
     def end_to_end(self) -> bool:
-        """Whether texts are passed without padding (model.packed), which a compiled encoder has no graph for."""
-        return self.length_chunks > 1 and "compiled" not in self._apart and packed.packable(self.encoder.model)
+        """Whether texts are passed without padding (model.unpadded), which a compiled encoder has no graph for."""
+        return self.length_chunks > 1 and "compiled" not in self._apart and unpadded.possible(self.encoder.model)
 
     def rows(self, tokens: Tokens, keep_states: bool = False) -> tuple[Tensor, Tensor | None]:
         """(h [N, V, H], states [N, V, L, H] or None) of [N, V, L] tokens; float32, or the encoder's float64."""
@@ -86,7 +86,7 @@ class Network(nn.Module):
 
     def _end_to_end(self, blocks: list[Tokens], keep_states: bool) -> list[tuple[Tensor, Tensor | None]]:
         with self._autocast(blocks[0].input_ids.device):
-            made = packed.encode(self.encoder, blocks, self.length_chunks, keep_states)
+            made = unpadded.encode(self.encoder, blocks, self.length_chunks, keep_states)
         return [(h, None if states is None else _full(states)) for h, states in made]
 
     def _autocast(self, device: torch.device) -> torch.autocast:

@@ -268,7 +268,7 @@ def test_length_chunks_without_effect_are_told(tiny, data, tmp_path, monkeypatch
         found = train(encoder, data, resolve("simcse", settings), seed=0, work_dir=tmp_path / place).notes
         return [note for note in found if "length_chunks" in note]
 
-    assert not notes("packed")
-    monkeypatch.setattr("model.packed._FAMILIES", ())
+    assert not notes("unpadded")
+    monkeypatch.setattr("model.unpadded._FAMILIES", ())
     (note,) = notes("padded")
     assert note.startswith("length_chunks 3 has no effect")

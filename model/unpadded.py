@@ -27,7 +27,7 @@ _FAMILIES = ("bert", "roberta", "xlm-roberta", "electra")
 _NAME = "rows_end_to_end"
 
 
-def packable(model: nn.Module) -> bool:
+def possible(model: nn.Module) -> bool:
     """Whether the model can be given rows end to end."""
     config = getattr(model, "config", None)
     absolute = getattr(config, "position_embedding_type", "absolute") == "absolute"

@@ -20,7 +20,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from model import packed
+from model import unpadded
 from model.batches import Tokens
 from model.encoder import Encoder
 
@@ -82,7 +82,7 @@ def test_vectors_states_and_gradients_are_those_of_the_padded_batch(family, pool
 
     wanted, gradient = run(lambda: [padded(encoder, texts), padded(encoder, phrases)])
     for groups in (1, 2, 4, 100):
-        found, own = run(lambda g=groups: packed.encode(encoder, [texts, phrases], g, keep_states=True))
+        found, own = run(lambda g=groups: unpadded.encode(encoder, [texts, phrases], g, keep_states=True))
         for (h, states), (whole, theirs), tokens in zip(found, wanted, (texts, phrases), strict=True):
             torch.testing.assert_close(h, whole, rtol=0, atol=1e-12)
             real = tokens.attention_mask.bool()
@@ -95,10 +95,10 @@ def test_dropout_falls_within_rows_too():
     encoder = built("bert").train()
     texts = block(TEXTS, 0)
     torch.manual_seed(3)
-    ((one, _),) = packed.encode(encoder, [texts], 3)
+    ((one, _),) = unpadded.encode(encoder, [texts], 3)
     torch.manual_seed(3)
-    ((same, _),) = packed.encode(encoder, [texts], 3)
-    ((other, _),) = packed.encode(encoder, [texts], 3)
+    ((same, _),) = unpadded.encode(encoder, [texts], 3)
+    ((other, _),) = unpadded.encode(encoder, [texts], 3)
     assert torch.equal(one, same) and (one - other).abs().amax(-1).gt(0).all()
 
 
@@ -108,27 +108,29 @@ def test_lengths_of_the_host_are_taken_as_they_are():
     assert np.array_equal(known.row_lengths(), texts.row_lengths())
     part = known.cut(1, 3)
     assert np.array_equal(part.lengths, np.asarray(TEXTS)[1:3]) and len(part.input_ids) == 2
-    torch.testing.assert_close(packed.encode(encoder, [part], 2)[0][0], padded(encoder, part)[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(unpadded.encode(encoder, [part], 2)[0][0], padded(encoder, part)[0], rtol=0, atol=1e-12)
 
 
 def test_the_model_goes_on_as_it_was():
     encoder, texts = built("bert"), block(TEXTS, 0)
     before = encoder.model.config._attn_implementation
-    packed.encode(encoder, [texts], 3)
+    unpadded.encode(encoder, [texts], 3)
     assert encoder.model.config._attn_implementation == before
     bad = Tokens(texts.input_ids + 10_000, texts.attention_mask)
     with pytest.raises(IndexError):
-        packed.encode(encoder, [bad], 3)
+        unpadded.encode(encoder, [bad], 3)
     assert encoder.model.config._attn_implementation == before
-    torch.testing.assert_close(packed.encode(encoder, [texts], 3)[0][0], padded(encoder, texts)[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        unpadded.encode(encoder, [texts], 3)[0][0], padded(encoder, texts)[0], rtol=0, atol=1e-12
+    )
 
 
 def test_only_models_it_is_proven_on():
-    assert all(packed.packable(built(family).model) for family in FAMILIES)
+    assert all(unpadded.possible(built(family).model) for family in FAMILIES)
     relative = MPNetModel(MPNetConfig(**SHAPE))
     other = DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=24))
     decoder = BertModel(BertConfig(**SHAPE, is_decoder=True))
-    assert not any(packed.packable(model) for model in (relative, other, decoder, torch.nn.Linear(2, 2)))
+    assert not any(unpadded.possible(model) for model in (relative, other, decoder, torch.nn.Linear(2, 2)))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -136,7 +138,7 @@ def test_groups_are_the_cut_with_the_least_padding(seed):
     lengths = np.sort(np.random.default_rng(seed).integers(1, 9, size=12))
     distinct = np.unique(lengths)
     for most in range(1, 7):
-        found = packed._groups(lengths, most)
+        found = unpadded._groups(lengths, most)
         assert len(found) <= most
         assert [start for start, _, _ in found] == [0, *(end for _, end, _ in found)][:-1] and found[-1][1] == 12
         assert all(lengths[end - 1] == length for _, end, length in found)
