@@ -6,16 +6,19 @@ import numpy as np
 import torch
 
 from model import sts
-from model.encoder import Encoder
+from model.encoder import Encoder, by_length
+from model.packed import packed
 
-_ROWS = 128
+# tokens a batch: what a processor's cache takes, and enough for a GPU
+_TOKENS = {"cpu": 1024}
+_TOKENS_OF_A_GPU = 8192
 
 
 class Dev:
     """The Spearman correlation of an encoder on a task, again and again.
 
     Each distinct sentence is tokenised once for the whole run and encoded once an evaluation, in batches of like
-    length that stay on the device; under bf16 autocast where the encoder is trained so.
+    length that stay on the device; in bf16 where the encoder is trained so.
     """
 
     def __init__(self, task: sts.Task, encoder: Encoder, precision: str = "fp32"):
@@ -36,7 +39,7 @@ class Dev:
         if self.batches is None:
             self.batches = self._tokenise(sentences)
         device = self.encoder.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with packed(self.encoder, device, torch.bfloat16 if self.precision == "bf16" else torch.float32):
             parts = [self.encoder.embedding(self.encoder(ids, mask)).float() for _, ids, mask in self.batches]
         vectors = torch.cat(parts).cpu().numpy()
         ordered = np.empty_like(vectors)
@@ -45,6 +48,5 @@ class Dev:
 
     def _tokenise(self, sentences: Sequence[str]) -> list:
         ids, device = self.encoder.token_ids(sentences), self.encoder.device
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        groups = [order[start : start + _ROWS] for start in range(0, len(order), _ROWS)]
+        groups = by_length([len(row) for row in ids], _TOKENS.get(device.type, _TOKENS_OF_A_GPU))
         return [(g, *(t.to(device) for t in self.encoder.pad([ids[i] for i in g]))) for g in groups]

@@ -20,9 +20,11 @@ from transformers.utils import logging as hf_logging
 
 from model.errors import PARAMETERS, ModelError
 from model.heads import Head
+from model.packed import packed
 
 POOLINGS = ("cls", "cls_mlp", "mean")
 INITS = ("pretrained", "scratch")
+_ROW_TOKENS = 32  # what a row of `batch_rows` counts for
 _ST_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 # Keys of a checkpoint that the embedding never uses, so neither their absence nor their presence is an error:
@@ -133,13 +135,20 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def encode(
-        self, texts: Sequence[str], batch_rows: int = 64, max_length: int | None = None, normalize: bool = False
+        self,
+        texts: Sequence[str],
+        batch_rows: int = 64,
+        max_length: int | None = None,
+        normalize: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> np.ndarray:
         """Embeddings of `texts`, float32 [N, D]; row i belongs to texts[i].
 
         Each distinct text is encoded once, in batches of similar length, without dropout, so that the result does
-        not depend on `batch_rows` (1e-5). `max_length` counts tokens; None cuts only where the model's positions
-        end. `normalize` divides by the L2 norm. The train/eval mode found is left as it was.
+        not depend on `batch_rows` (1e-5): a batch has as many tokens as so many rows of 32, padding included.
+        `max_length` counts tokens; None cuts only where the model's positions end. `normalize` divides by the L2
+        norm. `dtype` bfloat16: matrix products in it, sums and norms in float32. The train/eval mode found is left
+        as it was.
         """
         if batch_rows < 1:
             raise ModelError(f"batch_rows is {batch_rows}; it must be at least 1", PARAMETERS)
@@ -150,7 +159,8 @@ class Encoder(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            unique = self._encode_unique(list(row_of), batch_rows, max_length)
+            with packed(self, self.device, dtype):
+                unique = self._encode_unique(list(row_of), batch_rows, max_length)
         finally:
             self.train(was_training)
         if normalize:
@@ -159,15 +169,30 @@ class Encoder(nn.Module):
 
     def _encode_unique(self, texts: list[str], batch_rows: int, max_length: int | None) -> Tensor:
         ids = self.token_ids(texts, max_length)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        groups = by_length([len(row) for row in ids], batch_rows * _ROW_TOKENS)
         parts = []
-        for start in range(0, len(order), batch_rows):
-            tokens, mask = self.pad([ids[i] for i in order[start : start + batch_rows]])
-            parts.append(self.embedding(self(tokens.to(self.device), mask.to(self.device))).float().cpu())
-        sorted_rows = torch.cat(parts)
+        for group in groups:
+            tokens, mask = self.pad([ids[i] for i in group])
+            # left on the device: a copy at every batch would wait for it
+            parts.append(self.embedding(self(tokens.to(self.device), mask.to(self.device))).float())
+        sorted_rows = torch.cat(parts).cpu()
+        order = [i for group in groups for i in group]
         result = torch.empty_like(sorted_rows)
         result[torch.tensor(order)] = sorted_rows
         return result
+
+
+def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Rows in groups of like length, longest first (memory runs short at once or never), each with at most `tokens`
+    tokens when padded to its longest; a row that is longer by itself is a group.
+    """
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
 
 
 def load_encoder(
@@ -234,6 +259,15 @@ def stored_pooling(path: str | Path) -> str | None:
     if mode not in ("cls", "mean") or kinds.count("Dense") > 1 or (mode == "mean" and "Dense" in kinds):
         raise ModelError(f"{path}: pooling {'+'.join(modes)} with modules {', '.join(kinds)} is not supported")
     return "cls_mlp" if "Dense" in kinds else mode
+
+
+def stored_length(path: str | Path) -> int | None:
+    """The tokens a text keeps by sentence_bert_config.json of a sentence-transformers folder; None: it says nothing."""
+    file = Path(path) / "sentence_bert_config.json"
+    length = _read_json(file).get("max_seq_length") if file.is_file() else None
+    if length is not None and (not isinstance(length, int) or length < 3):
+        raise ModelError(f"{file}: max_seq_length is {length!r}; it must be a number of tokens")
+    return length
 
 
 def _read_json(file: Path):
