@@ -77,6 +77,12 @@ def from_annotation(segmentation: object, height: int, width: int) -> bytes | No
         raise InputError(f"annotated mask cannot be read ({error})") from None
 
 
+def mask_iou(a: bytes, b: bytes, height: int, width: int) -> float:
+    """Intersection over union of two masks; 0 where both are empty."""
+    shape = [height, width]
+    return float(coco.iou([{"counts": a, "size": shape}], [{"counts": b, "size": shape}], [0])[0][0])
+
+
 def box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
     """Intersection over union of two boxes, continuous coordinates; 0 for empty ones."""
     return float(box_ious(np.array([a]), np.array([b]))[0])

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from stages.common.annotations import Annotations
+from stages.common.categories import Categories
 
 
 @dataclass(frozen=True)
@@ -53,26 +54,12 @@ class AnnotatedDetector:
 
     def __init__(self, annotations: Annotations, synonyms: dict[str, list[str]]):
         self.annotations = annotations
-        self.category_of: dict[str, str] = {name.lower(): name for name in annotations.categories}
-        for category, words in synonyms.items():
-            if category in annotations.categories:
-                self.category_of |= {word.lower(): category for word in words}
-        self.longest = max((len(words.split()) for words in self.category_of), default=1)
-
-    def category(self, key: str, head: str) -> str | None:
-        """The category a phrase names, by the longest known word sequence at the end of its key, else by its head
-        lemma.
-        """
-        words = key.lower().split()
-        for length in range(min(self.longest, len(words)), 0, -1):
-            if category := self.category_of.get(" ".join(words[-length:])):
-                return category
-        return self.category_of.get(head)
+        self.categories = Categories(annotations.categories, synonyms)
 
     def detect(self, images: pa.Table, phrases: pa.Table) -> Iterator[tuple[str, list[Found] | Miss]]:
         for row in phrases.select(["id", "image_id", "key", "head"]).to_pylist():
             things = self.annotations.of_image.get(row["image_id"])
-            category = self.category(row["key"], row["head"])
+            category = self.categories.named(row["key"], row["head"])
             if not things:
                 yield row["id"], Miss("no_annotation", "no object is annotated in this image")
             elif category is None:

@@ -2,15 +2,14 @@
 .`
 """
 
-import re
 from pathlib import Path
 
 from pipeline.errors import InputError
+from stages.common.markup import unmark
 from stages.common.text import clean
 from stages.parse import phrase_words
 from stages.parse.phrases import DroppedPhrase, Phrase
 
-_OPEN = re.compile(r"\[/EN#(\d+)((?:/[a-z]+)+) ")
 _ARTICLES = {
     "a",
     "an",
@@ -68,39 +67,12 @@ def read(path: Path) -> dict[str, list[tuple[int, int, str]]]:
             raise InputError(f"{file}: cannot be read ({error})") from None
         for number, line in enumerate(lines, 1):
             try:
-                text, spans = unmark(clean(line))
+                text, marks = unmark(clean(line))
             except ValueError as error:
                 raise InputError(f"{file}: line {number}: {error}") from None
             if text:
-                known[text] = spans
+                known[text] = [(mark.start, mark.end, mark.types[-1]) for mark in marks]
     return known
-
-
-def unmark(line: str) -> tuple[str, list[tuple[int, int, str]]]:
-    """A marked line -> its plain text (as `clean` stores it) and the spans of its phrases in it."""
-    plain, spans, position = "", [], 0
-    while match := _OPEN.search(line, position):
-        close = _close(line, match.end())
-        if close < 0:
-            raise ValueError(f"the bracket of phrase #{match[1]} is not closed")
-        plain += line[position : match.start()]
-        spans.append((len(plain), len(plain) + close - match.end(), match[2].rsplit("/", 1)[-1]))
-        plain += line[match.end() : close]
-        position = close + 1
-    plain += line[position:]
-    return (plain, spans) if clean(plain) == plain else (clean(plain), [s for s in spans if clean(plain) == plain])
-
-
-def _close(line: str, start: int) -> int:
-    """Where the bracket of a phrase closes: a phrase may hold brackets ("a [SEP] token"); if they do not pair up, the
-    first one closes it.
-    """
-    depth = 1
-    for index in range(start, len(line)):
-        depth += (line[index] == "[") - (line[index] == "]")
-        if not depth:
-            return index
-    return line.find("]", start)
 
 
 class MarkupParser:

@@ -52,6 +52,16 @@ def test_box_iou():
     assert rle.box_iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0.0
 
 
+def test_mask_iou_is_that_of_the_pixels():
+    draw = np.random.default_rng(1)
+    for _ in range(20):
+        a, b = (draw.random((9, 14)) < draw.random() for _ in range(2))
+        iou = (a & b).sum() / max((a | b).sum(), 1)
+        assert rle.mask_iou(rle.encode(a), rle.encode(b), 9, 14) == pytest.approx(iou)
+    empty = rle.encode(np.zeros((9, 14), bool))
+    assert rle.mask_iou(empty, empty, 9, 14) == 0.0
+
+
 def tables_of(count, masks):
     phrase = {
         "id": "c@0-8",

@@ -55,7 +55,7 @@ def found(detector, key, head, image="1"):
     ],
 )
 def test_the_longest_words_at_the_end_of_the_key_decide(detector, key, head, category):
-    assert detector.category(key, head) == category
+    assert detector.categories.named(key, head) == category
 
 
 def test_all_objects_of_the_category_are_found_with_pixel_boxes(detector):

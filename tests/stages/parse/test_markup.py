@@ -7,7 +7,8 @@ from small import ROOT, in_process, run_stage, write_params
 
 from pipeline.errors import InputError
 from pipeline.shards import read_all
-from stages.parse.markup import MarkupParser, singular, unmark
+from stages.common.markup import unmark
+from stages.parse.markup import MarkupParser, singular
 
 LINE = "[/EN#1/people Two brown dogs] and [/EN#0/notvisual it] near [/EN#2/other a group of men] ."
 
@@ -15,8 +16,9 @@ LINE = "[/EN#1/people Two brown dogs] and [/EN#0/notvisual it] near [/EN#2/other
 def test_markup_is_taken_off_and_spans_slice_back():
     text, spans = unmark(LINE)
     assert text == "Two brown dogs and it near a group of men ."
-    assert [text[s:e] for s, e, _ in spans] == ["Two brown dogs", "it", "a group of men"]
-    assert [kind for *_, kind in spans] == ["people", "notvisual", "other"]
+    assert [text[mark.start : mark.end] for mark in spans] == ["Two brown dogs", "it", "a group of men"]
+    assert [mark.chain for mark in spans] == ["1", "0", "2"]
+    assert [mark.types for mark in spans] == [("people",), ("notvisual",), ("other",)]
     with pytest.raises(ValueError, match="not closed"):
         unmark("[/EN#1/people Two dogs")
 

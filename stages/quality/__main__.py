@@ -1,0 +1,4 @@
+from stages.quality.stage import main
+
+if __name__ == "__main__":
+    main()
