@@ -1,104 +1,156 @@
-"""evaluate: a model folder on the seven STS tasks, aggregation `all`.
+"""evaluate: a model folder on suites of tasks: sts, transfer, retrieval, cxc, geometry.
 
-In: a model folder, the STS files of `evaluate.path` (SentEval layout). Out: one JSON a task, the similarity of every
-sentence pair as Parquet, and a metrics file. Inside the graph it is one cell (recipe, seed); with `--model DIR` it
-scores any sentence encoder folder.
+In: a model folder, and the evaluation sets of `evaluate.path`; for retrieval a dataset's tables. Out: one JSON a task,
+the similarity of every STS pair as Parquet, and a metrics file. Inside the graph it is one cell (recipe, seed); with
+`--model` it scores any sentence encoder, in a checkout or out of one.
+
+A suite is a module of this folder (stages/evaluate/place.py says what it has). Scores are kept in the scratch store by
+model, task and data: what was computed once is taken from there.
 """
 
+import importlib
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import get_args
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from model import sts
-from model.encoder import load_encoder
-from pipeline.errors import InputError, tell
-from pipeline.files import hash_path, write_atomic, write_json
-from pipeline.sections import Params
+from model.encoder import stored_length, stored_pooling
+from pipeline.errors import InputError, ParamsError, tell
+from pipeline.files import write_json
+from pipeline.sections import Evaluate, Params, Suite
 from stages.common import cells
-from stages.common.device import devices_of
+from stages.common.device import devices_of, dtype_of
+from stages.evaluate import sts
+from stages.evaluate.cache import Cache
+from stages.evaluate.embedder import Embedder
+from stages.evaluate.found import model_folder
+from stages.evaluate.output import show, write_pairs, write_scores
+from stages.evaluate.place import Place
+
+SUITES = get_args(Suite)
+PROTOCOLS = get_args(Evaluate.model_fields["protocol"].annotation)
+# The parameters of a run outside a checkout: only `runtime` and the defaults of `evaluate` are used of them.
+_SHIPPED = Path(__file__).resolve().parents[2] / "presets/demo.yaml"
 
 
 def main() -> None:
-    made = cells.parser("evaluate", (), "data/<dataset>/scores/<recipe>-<seed>")
-    made.add_argument("--model", type=Path, help="model folder (default: data/<dataset>/models/<recipe>-<seed>)")
-    made.add_argument("--data", type=Path, help="folder of the STS tasks (default: evaluate.path)")
+    made = cells.parser("evaluate", (), "data/<dataset>/scores/<recipe>-<seed>; FILE.json: metrics, scores in FILE/")
+    made.add_argument("--model", help="model folder or hub name (default: data/<dataset>/models/<recipe>-<seed>)")
+    made.add_argument("--suite", help=f"some of {','.join(SUITES)} (default: evaluate.suite)")
+    made.add_argument("--data", type=Path, help="folder of the evaluation sets (default: evaluate.path)")
+    made.add_argument("--collection", type=Path, help="a dataset's folder, for retrieval (a cell: data/<dataset>)")
+    made.add_argument("--protocol", choices=PROTOCOLS, help="of the STS tasks (default: evaluate.protocol)")
+    made.add_argument("--dtype", choices=("fp32", "bf16"), help="of the matrix products (default: evaluate.dtype)")
     made.add_argument("--pooling", choices=("cls", "mean"), help="for a folder that does not store its pooling")
     args = made.parse_args()
+    _checked(made, args)
+    cell = None if args.recipe is None else f"{args.recipe}-{args.seed}"
+    told = cell or Path(args.model).name
+    cells.run("evaluate", told, args, lambda params: run(params, args, cell))
+
+
+def _checked(made: ArgumentParser, args: Namespace) -> None:
+    """Mistakes of the command line, before anything is read."""
     if args.model is None and (args.recipe is None or args.seed is None):
         made.error("either --model DIR, or --recipe and --seed of a cell of the grid")
-    cell = None if args.recipe is None else f"{args.recipe}-{args.seed}"
-    cells.run("evaluate", cell or args.model.name, args, lambda params: run(params, args, cell))
+    if args.suite is not None:
+        names = args.suite.split(",")
+        if wrong := [name for name in names if name not in SUITES]:
+            made.error(f"--suite: {wrong[0]!r} is unknown; known: {', '.join(SUITES)}")
+        args.suite = list(dict.fromkeys(names))
+    if args.model is not None and args.params == Path("params.yaml") and not args.params.exists():
+        if args.data is None or args.out is None:
+            made.error("no params.yaml here, so name the places: --data DIR and --out FILE_OR_FOLDER")
+        args.params = _SHIPPED
 
 
-def run(params: Params, args, cell: str | None) -> None:
-    runtime = params.runtime
+def run(params: Params, args: Namespace, cell: str | None) -> None:
+    runtime, section = params.runtime, params.evaluate
     torch.set_num_threads(runtime.threads)
-    folder = args.model or Path("data") / params.dataset / "models" / cell
-    if not folder.is_dir():
-        hint = (
-            f"run `dvc repro train@{cell}`"
-            if cell
-            else "give the folder of a Hugging Face or sentence-transformers model"
+    protocol = args.protocol or section.protocol
+    embed = _embedder(params, args, cell, protocol)
+    scratch = Path(runtime.scratch) / params.dataset
+    collection = args.collection or (Path("data") / params.dataset if cell else None)
+    place = Place(args.data or Path(section.path), collection, runtime.threads, scratch, protocol)
+    suites = args.suite or [name for name in section.suite if name != "retrieval" or collection]
+    results = scored(suites, embed, place, Cache(scratch / "scores", embed, protocol))
+    if unusable := embed.unusable():
+        tell(
+            f"evaluate: WARNING: {len(unusable)} of the texts have a zero or non-finite embedding, their similarity "
+            f"counts as 0; the first: {unusable[0][:80]!r}"
         )
-        raise InputError(f"{folder}: no such model folder; {hint}")
-    encoder = load_encoder(folder, "pretrained", pooling=args.pooling).to(devices_of(runtime)[0])
-    tasks = sts.load_tasks(args.data or params.evaluate.path)
-    embed = sts.embed_once(tasks, lambda texts: encoder.encode(texts, batch_rows=runtime.batch_rows))
-    scored = sts.score_suite(tasks, embed)
-    seed = args.seed if cell else None
-    body = {"recipe": args.recipe, "seed": seed, "pooling": encoder.pooling, "model": hash_path(folder), **scored}
-    body["missing"] = [name for name, score in scored["tasks"].items() if "missing" in score]
-    out = args.out or (Path("data") / params.dataset / "scores" / (cell or folder.name))
-    for name, score in scored["tasks"].items():
-        write_json(out / f"{name}.json", score)
-    write_pairs(out / "pairs.parquet", tasks, embed)
+    name = cell or Path(args.model).name
+    out = args.out or Path("data") / params.dataset / "scores" / name
+    write(params, args, cell, embed, place, results, out)
+    show(name, results)
+    tasks = [score for result in results.values() for score in result["tasks"].values()]
+    missing = sum("missing" in score for score in tasks)
+    tell(f"evaluate: {name} on {len(tasks) - missing} of {len(tasks)} tasks ({protocol}) -> {out}")
+
+
+def _embedder(params: Params, args: Namespace, cell: str | None, protocol: str) -> Embedder:
+    if args.model is not None:
+        folder = model_folder(args.model)
+    else:
+        folder = Path("data") / params.dataset / "models" / cell
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such model folder; run `dvc repro train@{cell}`")
+    stored = stored_pooling(folder)
+    # MTEB's wrapper takes the mean where a folder says nothing, and cuts where the folder says
+    pooling = args.pooling or ("mean" if protocol == "mteb" and stored is None else None)
+    if (pooling or stored) is None:
+        raise ParamsError(f"{folder} stores no pooling; say which it was trained with: --pooling cls or --pooling mean")
+    length = stored_length(folder) if protocol == "mteb" else None
+    device, dtype = devices_of(params.runtime)[0], dtype_of(args.dtype or params.evaluate.dtype)
+    return Embedder(folder, pooling, device, params.runtime.batch_rows, length, dtype)
+
+
+def scored(suites: list[str], embed: Embedder, place: Place, cache: Cache) -> dict[str, dict]:
+    """{suite: what it gives}; tasks whose scores are known are not computed again."""
+    results, total, taken = {}, 0, 0
+    for name in suites:
+        suite = importlib.import_module(f"stages.evaluate.{name}")
+        tasks = suite.tasks(place)
+        known = cache.read(name, tasks)
+        results[name] = suite.run(embed, place, known)
+        cache.write(name, {task: data for task, data in tasks.items() if task not in known}, results[name]["tasks"])
+        total, taken = total + len(tasks), taken + len(known)
+    if taken:
+        tell(f"evaluate: {taken} of {total} tasks from the cache: same model, same data, same code")
+    return results
+
+
+def write(
+    params: Params,
+    args: Namespace,
+    cell: str | None,
+    embed: Embedder,
+    place: Place,
+    results: dict[str, dict],
+    out: Path,
+) -> None:
+    """The folder of scores, and the metrics: of STS at the top, of every other suite under its name."""
+    file = out if out.suffix == ".json" else None
+    folder = out.with_suffix("") if file else out
+    body = {
+        "recipe": args.recipe,
+        "seed": args.seed if cell else None,
+        "pooling": embed.pooling or stored_pooling(embed.folder),
+        "model": embed.digest,
+        "protocol": place.protocol,
+        "dtype": args.dtype or params.evaluate.dtype,
+    }
+    if "sts" in results:
+        cosines = {name: score.pop("cosines") for name, score in results["sts"]["tasks"].items() if "cosines" in score}
+        write_pairs(folder / "pairs.parquet", sts.load(place), {k: v for k, v in cosines.items() if k in sts.SEVEN})
+        every = results["sts"]["tasks"]
+        body["tasks"] = {name: score for name, score in every.items() if name in sts.SEVEN}
+        body["others"] = {name: score for name, score in every.items() if name not in sts.SEVEN}
+        body["missing"] = [name for name, score in body["tasks"].items() if "missing" in score]
+        body |= {key: results["sts"][key] for key in ("average", "withheld")}
+    body |= {name: result for name, result in results.items() if name != "sts"}
+    write_scores(folder, results)
+    write_json(file or folder / "metrics.json", body)
     if metrics := args.metrics or (Path("metrics") / params.dataset / "evaluate" / f"{cell}.json" if cell else None):
         write_json(metrics, body)
-    else:
-        write_json(out / "metrics.json", body)
-    show(cell or folder.name, scored)
-    tell(f"evaluate: {cell or folder.name} on {len(tasks) - len(body['missing'])} of {len(tasks)} tasks -> {out}")
-
-
-def write_pairs(path: Path, tasks: dict[str, sts.Task], embed: sts.Embed) -> None:
-    """One row a sentence pair: task, subset, its number in the subset, cosine of the embeddings, human score."""
-    columns: dict[str, list] = {"task": [], "subset": [], "pair": [], "cosine": [], "gold": []}
-    for task in tasks.values():
-        for name, subset in task.subsets.items():
-            cosine = np.nan_to_num(sts.cosines(embed(subset.sentences1), embed(subset.sentences2)), nan=0.0)
-            count = len(subset.gold)
-            columns["task"] += [task.name] * count
-            columns["subset"] += [name] * count
-            columns["pair"] += range(count)
-            columns["cosine"] += [float(v) for v in cosine]
-            columns["gold"] += [float(v) for v in subset.gold]
-    types = [
-        ("task", pa.string()),
-        ("subset", pa.string()),
-        ("pair", pa.int32()),
-        ("cosine", pa.float32()),
-        ("gold", pa.float32()),
-    ]
-    table = pa.table(columns, schema=pa.schema(types))
-    write_atomic(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True))
-
-
-def show(name: str, scored: dict) -> None:
-    """The scores as a table; what is missing is shown as missing, and the average is then withheld."""
-    table = Table(title=f"{name}: Spearman x 100, all pairs of a task together")
-    row = []
-    for task, score in scored["tasks"].items():
-        table.add_column(task, justify="right")
-        value = None if "missing" in score else sts.percent(score["all"])
-        row.append("missing" if "missing" in score else "undefined" if value is None else f"{value:.2f}")
-    table.add_column("Avg", justify="right")
-    row.append("withheld" if scored["average"] is None else f"{scored['average']:.2f}")
-    table.add_row(*row)
-    Console(stderr=True).print(table)
-    if scored["withheld"]:
-        tell(f"evaluate: average withheld: {scored['withheld']}")
