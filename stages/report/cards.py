@@ -3,7 +3,7 @@
 import base64
 import io
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.rows import stored_images
 from stages.common import rle
+from stages.common.cases import Box, Case
 from stages.common.images import BadImage, decode
 from stages.report.outline import outline
 from stages.report.records import Passage, passage, pick
@@ -19,32 +20,6 @@ from stages.report.records import Passage, passage, pick
 # about 28 MB of page.
 SIDE, SMALL_SIDE, MANY = 320, 240, 600
 QUALITY = 70
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a card shows, before any pixel is read.
-
-    `span` is the phrase in its caption (None: the caption as a whole); `mask` and `gold` are compressed counts in a
-    `frame` of height and width, `box` is x0, y0, x1, y1 in pixels. `outcome` is kept, dropped or rejected (measured
-    against gold: right, wrong or missed), `stage` and `reason` say by whom and why, `measures` are the numbers under
-    the picture by name.
-    """
-
-    id: str
-    image_id: str
-    shard: int
-    caption_id: str
-    span: tuple[int, int] | None
-    frame: tuple[int, int] | None = None
-    mask: bytes | None = None
-    gold: bytes | None = None
-    box: tuple[float, float, float, float] | None = None
-    outcome: str = "kept"
-    stage: str = "align"
-    reason: str = ""
-    detail: str = ""
-    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +37,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Card:
-    """A case as it is drawn: outlines (SVG path data, '' for none) and `box` (x, y, width, height) in pixels of the
+    """A case as it is drawn: outlines (SVG path data, '' for none) and boxes (x, y, width, height) in pixels of the
     photo's thumbnail. `anchor` is unique on the page.
     """
 
@@ -72,6 +47,7 @@ class Card:
     mask: str
     gold: str
     box: tuple[float, ...] | None
+    gold_box: tuple[float, ...] | None
     caption: Passage
 
 
@@ -139,13 +115,16 @@ def _card(case: Case, photo: Photo, text: str) -> Card:
     def traced(counts: bytes | None) -> str:
         return "" if counts is None else outline(rle.decode(counts, *case.frame), photo.width, photo.height)
 
-    box = None
-    if case.box is not None:
+    def scaled(box: Box | None) -> tuple[float, ...] | None:
+        if box is None:
+            return None
         across, down = photo.width / photo.stored[0], photo.height / photo.stored[1]
-        x0, y0, x1, y1 = case.box
-        box = tuple(round(v, 1) + 0.0 for v in (x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down))
+        x0, y0, x1, y1 = box
+        return tuple(round(v, 1) + 0.0 for v in (x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down))
+
     # Ids made from a span hold an "@"; any other gets one, so that none can be an id of the page's own.
     anchor = case.id if "@" in case.id else f"@{case.id}"
     start, end = case.span or (0, 0)
     words = passage(text, start, end) if case.span else Passage(text, "", "")
-    return Card(anchor, case, photo, traced(case.mask), traced(case.gold), box, words)
+    boxes = scaled(case.box), scaled(case.gold_box)
+    return Card(anchor, case, photo, traced(case.mask), traced(case.gold), *boxes, words)

@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import InputError
 from pipeline.rows import shard_file
 from pipeline.shards import read_table, scan, shard_numbers
 from stages.common.phash import near
+from stages.report import sts_sets
 from stages.report.near_text import Texts, plain
 
 EXAMPLES = 3
@@ -226,54 +226,12 @@ def read_sets(sets: Path) -> dict[str, list[str]]:
     """The sentences of every STS task that is judged on, by task; only of pairs that have a gold score.
 
     Raises:
-        InputError: a file is not UTF-8, or has fewer columns than its layout.
+        InputError: a file of a task cannot be read (stages/report/sts_sets.py).
     """
-    found = {f"STS{year}": _year(sets, f"STS{year}") for year in range(12, 17)}
-    bench = _folder(sets, "STSBenchmark")
-    found |= {
-        name: _cells(bench / file, (5, 6), gold=4)
-        for name, file in (("STS-B", "sts-test.csv"), ("STS-B dev", "sts-dev.csv"))
-    }
-    return found | {"SICK-R": _cells(_folder(sets, "SICK") / "SICK_test_annotated.txt", (1, 2), skip=1)}
-
-
-def _folder(sets: Path, name: str) -> Path:
-    return sets / name if (sets / name).is_dir() else sets / "STS" / name
-
-
-def _year(sets: Path, name: str) -> list[str]:
-    """A year's subsets but for `ALL`, which repeats the others, and `SMT` of 2013, which is in no published number."""
-    texts = []
-    for file in sorted(_folder(sets, f"{name}-en-test").glob("STS.input.*.txt")):
-        subset = file.name.removeprefix("STS.input.").removesuffix(".txt")
-        if subset == "ALL" or (name, subset) == ("STS13", "SMT"):
-            continue
-        golds = _lines(file.with_name(f"STS.gs.{subset}.txt"))
-        for line, (text, gold) in enumerate(zip(_lines(file), golds, strict=False), 1):
-            if gold.strip():
-                texts += _columns(file, line, text, (0, 1))
-    return texts
-
-
-def _cells(file: Path, columns: tuple[int, int], gold: int | None = None, skip: int = 0) -> list[str]:
-    texts = []
-    for line, text in enumerate(_lines(file)[skip:], 1 + skip):
-        if gold is None or _columns(file, line, text, (gold,))[0].strip():
-            texts += _columns(file, line, text, columns)
-    return texts
-
-
-def _columns(file: Path, line: int, text: str, wanted: tuple[int, ...]) -> list[str]:
-    cells = text.split("\t")
-    if len(cells) <= max(wanted):
-        raise InputError(f"{file}: line {line}: {len(cells)} TAB-separated columns, {max(wanted) + 1} are needed")
-    return [" ".join(cells[at].split()) for at in wanted]
-
-
-def _lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 file, none if there is no such file."""
-    try:
-        text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from None
-    return text.removesuffix("\n").split("\n") if text else []
+    judged = {}
+    for task, subsets in sts_sets.read(sets).items():
+        if task == "SICK-R":
+            subsets = {split: pairs for split, pairs in subsets.items() if split == "test"}
+        texts = [text for pairs in subsets.values() for text in pairs.sentences]
+        judged["STS-B dev" if task == "STS-B-dev" else task] = texts
+    return judged

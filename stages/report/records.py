@@ -1,8 +1,6 @@
 """What the sharded stages left behind: their sidecars as one record a stage, and rows that did not come through."""
 
-import hashlib
 import heapq
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,12 +14,10 @@ from pipeline.files import sha256_json
 from pipeline.ledger import total
 from pipeline.rows import matching, verified
 from pipeline.shards import SIDECARS, read_sidecars, shard_name, shard_numbers
+from stages.common.ids import draw_key, place_of
 
 UNITS = ("image", "caption", "sentence", "phrase", "box", "feature", "candidate")
 EXAMPLES = 3
-
-# The id of a phrase, and the ids of boxes and candidates that are made from it: <caption id>@<start>-<end>[/...].
-_SPAN = re.compile(r"(?P<caption>.+)@(?P<start>\d+)-(?P<end>\d+)(?:/\w+)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -102,11 +98,6 @@ def _over(sidecars: list, of: Any) -> str:
     return sha256_json({shard_name(s.shard): of(s) for s in sidecars})
 
 
-def draw_key(seed: int, identifier: str) -> str:
-    """Orders ids as if at random: the smallest keys are a sample, and a grown collection changes only little of it."""
-    return hashlib.sha256(f"{seed}:{identifier}".encode()).hexdigest()
-
-
 def each_shard(table_dir: Path, columns: list[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
     """Shard number and table, shard after shard, each verified against its sidecar."""
     for number in shard_numbers(table_dir):
@@ -159,12 +150,6 @@ def _passage(unit: str, identifier: str, texts: dict[str, str]) -> Passage | Non
     if not place or place[0] not in texts:
         return None
     return passage(texts[place[0]], place[1], place[2])
-
-
-def place_of(identifier: str) -> tuple[str, int, int] | None:
-    """Caption id, start and end that the id of a phrase, box or candidate is made from; None for any other id."""
-    match = _SPAN.fullmatch(identifier)
-    return (match["caption"], int(match["start"]), int(match["end"])) if match else None
 
 
 def passage(text: str, start: int, end: int) -> Passage:

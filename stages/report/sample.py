@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from pipeline.rows import matching
 from stages.common import rle
 from stages.common.candidates import candidates
-from stages.report.cards import Case
-from stages.report.records import draw_key, each_shard, pick, place_of
+from stages.common.cases import Case
+from stages.common.ids import draw_key, place_of
+from stages.report.records import each_shard, pick
 
 # Whose drops have a caption and a stored image to show, and in which units; without those there is only the ledger.
 SHOWN = {

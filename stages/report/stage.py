@@ -1,7 +1,8 @@
 """report: the page a person looks at.
 
-In: what every stage left (tables, sidecars), the training logs and the STS scores of the grid's runs. Out: one
-self-contained HTML file. Nothing of time, host or path goes into it: the same inputs give the same bytes.
+In: what every stage left (tables, sidecars), what was measured against gold, the training logs and the STS scores of
+the grid's runs. Out: one self-contained HTML file. Nothing of time, host or path goes into it: the same inputs give the
+same bytes.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pipeline.files import hash_path, write_text
 from pipeline.process import lock, run
 from pipeline.sections import Params
 from pipeline.shards import SHARDED
-from stages.report import cards, curves, flow, gold, leaks, quality, sample, scores
+from stages.report import cards, curves, differences, flow, leaks, pair_scores, quality, sample, scores
 from stages.report.gallery import Gallery
 from stages.report.page import render
 from stages.report.reasons import meaning
@@ -41,7 +42,9 @@ HEADLINE = (
 
 @dataclass(frozen=True)
 class Places:
-    """Where things lie: `data` holds a folder a stage, `metrics` the folders train and evaluate, `plots` the logs."""
+    """Where things lie: `data` holds a folder a stage, `metrics` the folders quality, train and evaluate, `plots` the
+    training logs.
+    """
 
     data: Path
     metrics: Path
@@ -91,13 +94,11 @@ def build(params: Params, places: Places) -> str:
         )
     training = _training(params, places)
     seed = params.report.seed
-    known = gold.read(Path(params.report.gold_path))
-    measured = quality.measure(places.data, known, seed) if known else None
+    measured = quality.read(places.metrics / "quality", places.data / "quality")
     kept = sample.kept(places.data, params.report.gallery, seed)
     dropped = sample.dropped(places.data, params.report.dropped, seed)
-    worst = [*measured.faults, *measured.gaps] if measured else []
     shown = len(kept.cases) + len(dropped.cases)
-    photos, drawn = cards.draw(places.data, [*kept.cases, *dropped.cases, *worst])
+    photos, drawn = cards.draw(places.data, [*kept.cases, *dropped.cases, *measured.cases])
     return render(
         dataset=params.dataset,
         headline=[(table, of[stage].rows.get(table, 0)) for stage, table in HEADLINE],
@@ -112,17 +113,18 @@ def build(params: Params, places: Places) -> str:
         examples={name: examples(places.data, name, seed) for name in SHARDED},
         gallery=Gallery(kept.total, dropped.totals, photos, drawn[:shown], drawn[shown:]),
         quality=measured,
-        verdicts=quality.MEANING,
+        lists=quality.LISTS,
         why=quality.why,
         seed=seed,
         training=training,
+        differences=_differences(params, places),
         leaks=leaks.check(
             places.data, Path(params.evaluate.path), params.report.leak_jaccard, params.report.leak_distance
         ),
         settings=_settings(params),
         hashes={
             "evaluate": {"STS tasks": hash_path(Path(params.evaluate.path))},
-            "report": {"gold": known.digest} if known else {},
+            "quality": {"gold": measured.digest} if measured.digest else {},
         },
     )
 
@@ -148,9 +150,16 @@ def _training(params: Params, places: Places) -> dict:
     }
 
 
+def _differences(params: Params, places: Places) -> differences.Differences:
+    recipes = scores.order(params.grid.recipes)
+    cells = [(recipe, seed) for recipe in recipes for seed in params.grid.seeds]
+    pairs = pair_scores.read(places.data / "scores", Path(params.evaluate.path), cells, scores.TASKS)
+    return differences.compare(pairs, recipes)
+
+
 def _settings(params: Params) -> dict[str, dict]:
     """The parameters of the stages that have no shards, but for places: what lies there counts, not where."""
-    sections = {name: params.section(name) for name in ("train", "grid", "evaluate", "report")}
+    sections = {name: params.section(name) for name in ("quality", "train", "grid", "evaluate", "report")}
     return {
         name: {key: value for key, value in section.items() if not key.endswith("path")}
         for name, section in sections.items()

@@ -112,7 +112,7 @@ def test_a_damaged_set_ends_in_one_line(tmp_path):
     with pytest.raises(InputError, match="line 1: 1 TAB-separated columns, 2 are needed"):
         read_sets(sets)
     (sets / "STS14-en-test/STS.input.images.txt").write_bytes(b"\xff\tb\n")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="line 1: not UTF-8"):
         read_sets(sets)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.made_collection import UNITS
@@ -15,6 +17,7 @@ from pipeline import ledger, shards, tables
 from pipeline import params as parameters
 from pipeline.ledger import Drop
 from stages.common import rle
+from stages.quality.stage import write as measure
 from stages.report.stage import Places
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,6 +37,7 @@ CAPTIONS = [
 ]
 # Graded pairs of sentences; the second of the first pair is a caption of the dataset.
 STS = ((1, "a man", "two dogs"), (2, "<i>a</i> cat", "a dog"))
+GOLD = tuple((row, float(gold)) for row, (gold, _, _) in enumerate(STS))
 DROPS = {
     "ingest": [Drop("image", "9", "9", "rejected", "truncated", "</script><svg onload=document.title='run'>")],
     "parse": [Drop("caption", "2#1", "2", "dropped", "no_phrase", "")],
@@ -80,6 +84,12 @@ class World:
                 rows,
                 {"random_weights": random_weights, "architecture": "Net", "dim": 2, "text_tower": False},
             )
+
+    def measure(self) -> dict[str, dict]:
+        """What the stage `quality` makes of it; its metrics by stage."""
+        data, metrics = self.places.data, self.places.metrics
+        gold = Path(self.params.quality.gold_path)
+        return measure(data, gold, self.params.detect.synonyms, data / "quality", metrics / "quality")
 
     def _stage(self, stage: str, units: dict, rows: dict, facts: dict) -> None:
         out = self.places.data / stage
@@ -150,6 +160,16 @@ class World:
             "tasks": {**tasks, "STS13": {"all": None, "pairs": 10}, "SICK-R": {"missing": "no folder"}},
         }
         _json(self.places.metrics / "evaluate" / f"{recipe}-{seed}.json", body)
+        self.write_scores(recipe, seed, [("STS-B", "test", n, (n - 1.5) * (-1) ** (seed + trains), g) for n, g in GOLD])
+
+    def write_scores(self, recipe: str, seed: int, rows: list[tuple]) -> None:
+        """The similarities of the STS pairs: (task, subset, pair, cosine, gold)."""
+        path = self.places.data / "scores" / f"{recipe}-{seed}" / "pairs.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        columns = dict(zip(("task", "subset", "pair", "cosine", "gold"), zip(*rows, strict=True), strict=True))
+        types = [pa.string(), pa.string(), pa.int32(), pa.float32(), pa.float32()]
+        schema = pa.schema(list(zip(columns, types, strict=True)))
+        pq.write_table(pa.table({name: list(values) for name, values in columns.items()}, schema), path)
 
 
 def make(root: Path) -> World:
@@ -162,13 +182,14 @@ def make(root: Path) -> World:
         grid__seeds=[0],
         evaluate__note="a note <b>",
         report__gallery=50,
-        report__gold_path=str(root / "no_gold.json"),
+        quality__gold_path=str(root / "no_gold.json"),
         evaluate__path=str(root / "sts"),
     )
     (root / "no_gold.json").touch()
     (root / "sts/STSBenchmark").mkdir(parents=True)
     (root / "sts/STSBenchmark/sts-test.csv").write_text("".join(f"g\tf\ty\t{n}\t{n}\t{a}\t{b}\n" for n, a, b in STS))
     made.write()
+    made.measure()
     for recipe in ("mcseo", "untrained"):
         made.write_run(recipe, 0)
     return made
