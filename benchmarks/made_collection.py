@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from pipeline import ledger, tables
@@ -17,6 +19,7 @@ from pipeline.ledger import Drop
 from pipeline.sections import Params
 from pipeline.shards import Sidecar, shard_name, shard_of, sidecar_path, write_table
 from stages.common import rle
+from stages.quality.stage import write as measure
 from stages.report.stage import Places
 
 SHARDS = 8
@@ -46,11 +49,11 @@ def make(root: Path, images: int, pairs: int, width: int = 480, height: int = 36
     data, metrics, plots = root / "data", root / "metrics", root / "plots"
     for stage, units in UNITS.items():
         _write(data / stage, stage, units, rows)
-    _runs(metrics, plots)
-    (root / "none.json").touch()
+    measure(data, Path(__file__).parents[1] / "presets/no_gold.json", {}, data / "quality", metrics / "quality")
+    _runs(data, metrics, plots)
     (root / "sts").mkdir()
     params = parameters.load(Path(__file__).parents[1] / "presets" / "demo.yaml")
-    report = params.report.model_copy(update={"gallery": pairs, "gold_path": str(root / "none.json")})
+    report = params.report.model_copy(update={"gallery": pairs})
     grid = params.grid.model_copy(update={"recipes": ["untrained"], "seeds": [0]})
     evaluate = params.evaluate.model_copy(update={"path": str(root / "sts")})
     changed = {"dataset": "made", "report": report, "grid": grid, "evaluate": evaluate}
@@ -152,12 +155,22 @@ def _write(folder: Path, stage: str, units: dict[str, tuple[str, str]], rows: di
         Sidecar(number, stage, 1, wrote, {"images": "ab" * 32}, counts, None, {}, {}).write(target)
 
 
-def _runs(metrics: Path, plots: Path) -> None:
+def _runs(data: Path, metrics: Path, plots: Path) -> None:
     """An evaluation of the one recipe of the grid, which takes no step."""
     trained = {"steps": 0, "best_step": None, "sts_b_dev": None, "sentences": 0, "captions": 0, "pairs": 0}
     scored = {"tasks": {}, "average": None}
     for stage, body in (("train", trained | {"random_vision": False}), ("evaluate", scored)):
         (metrics / stage).mkdir(parents=True)
         (metrics / stage / "untrained-0.json").write_text(json.dumps(body))
+    pairs = data / "scores" / "untrained-0" / "pairs.parquet"
+    pairs.parent.mkdir(parents=True)
+    kinds = {
+        "task": pa.string(),
+        "subset": pa.string(),
+        "pair": pa.int32(),
+        "cosine": pa.float32(),
+        "gold": pa.float32(),
+    }
+    pq.write_table(pa.schema(list(kinds.items())).empty_table(), pairs)
     plots.mkdir()
     (plots / "untrained-0.csv").write_text("step,kind,loss,dev\n")

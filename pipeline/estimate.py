@@ -59,6 +59,7 @@ RATES: dict[str, dict[str, Rate]] = {
         "": Rate("pictures", 1.9, None, f"CLIP ViT-B/32 in fp32, {_LOADED}"),
     },
     "align": {"": Rate("phrases", 7_400, None, "753 photos of COCO", cpu_only=True)},
+    "quality": {"": Rate("captions", 800, None, "the demo's run, gold for every caption", cpu_only=True)},
     # sentences in two dropout views of about 24 tokens through BERT-base, forward and back; the rest by arithmetic
     "train": {"": Rate("sentences", 1.7, 280, f"GPU: {_SIMCSE}; CPU: {_DEMO}")},
     "evaluate": {"": Rate("sentences", 1.7, 280, "as train; an encoded sentence is a sixth of a trained one")},

@@ -217,14 +217,18 @@ class _Forecast:
         from dvc_data.hashfile.tree import Tree
 
         tree = Tree()
+        made = {Path(path).relative_to(dep.fs_path).parts: self.hashes[path] for path, _, _ in owners}
         if dep.exists:
             _, _, now = build(dep.local_cache, dep.fs_path, dep.fs, dep.hash_name, ignore=dep.dvcignore, dry_run=True)
             for key, meta, digest in now:
-                tree.add(key, meta, digest)
-        for path, _, _ in owners:
-            if self.hashes[path] is None or self.hashes[path].isdir:
+                if not any(key[: len(place)] == place for place in made):  # what is there of these will be replaced
+                    tree.add(key, meta, digest)
+        for place, digest in made.items():
+            if digest is None:
                 return None
-            tree.add(Path(path).relative_to(dep.fs_path).parts, None, self.hashes[path])
+            files = Tree.load(dep.repo.cache.local, digest) if digest.isdir else [((), None, digest)]
+            for key, meta, own in files:
+                tree.add((*place, *key), meta, own)
         tree.digest()
         return tree.hash_info
 

@@ -175,6 +175,14 @@ class Align(Sharded):
     max_per_caption: int = Field(4, ge=1, description="most pairs a caption keeps, best scores first")
 
 
+class Quality(Section):
+    gold_path: str = Field(
+        description="gold that phrases, boxes, masks and pairs are measured against: a folder with phrases_*.json and "
+        "instances_*.json, with Flickr30k Entities (Sentences, Annotations), with referring*.json or with "
+        "instances_*.json, or one such file (docs/evaluation.md); an empty file for none"
+    )
+
+
 # model.recipes.NAMES, which this package does not import: a test holds the two against each other.
 Recipe = Literal[
     "untrained", "simcse", "simcse-sup", "simcse-phrases", "diffcse", "diffcse-code",
@@ -275,11 +283,40 @@ class Grid(Section):
         return self
 
 
+# What `python -m stages.evaluate --suite` takes.
+Suite = Literal["sts", "transfer", "retrieval", "cxc", "geometry"]
+
+
 class Evaluate(Section):
-    path: str = Field(description="folder of the STS tasks in SentEval layout")
+    path: str = Field(
+        description="folder of the evaluation sets: the STS tasks in SentEval's layout or as Parquet, and where they "
+        "are there the transfer tasks (`transfer`) and Crisscrossed Captions (`cxc`)"
+    )
+    suite: list[Suite] = Field(
+        ["sts", "geometry"],
+        min_length=1,
+        description="what is measured; `sts` is always there, because the page needs it",
+    )
+    protocol: Literal["senteval", "mteb"] = Field(
+        "senteval",
+        description="STS as SimCSE's SentEval has it (SICK-R: 4,927 test pairs), or as MTEB has it (all 9,927; raw "
+        "text; the model's own truncation)",
+    )
+    dtype: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the encoder's matrix products; published numbers are fp32, bf16 is quicker"
+    )
     note: str = Field(
         "", description="a line the report prints beside the scores, for data that is not the published tasks"
     )
+
+    @field_validator("suite")
+    @classmethod
+    def _with_sts(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a suite must not repeat")
+        if "sts" not in names:
+            raise ValueError("sts must be one of them: the page and the metrics stand on it")
+        return names
 
 
 class Report(Section):
@@ -288,10 +325,6 @@ class Report(Section):
         100, ge=0, description="candidates and phrases shown that did not come through, drawn evenly over their reasons"
     )
     seed: int = Field(0, ge=0, description="seed of the drawn samples")
-    gold_path: str = Field(
-        description="folder of gold that pairs are measured against: phrases_*.json (phrases and the objects they "
-        "denote) and instances_*.json (COCO masks of the objects); an empty file for none"
-    )
     leak_jaccard: float | None = Field(
         0.8,
         gt=0,
@@ -332,6 +365,7 @@ class Params(Section):
     segment: Segment
     embed: Embed
     align: Align
+    quality: Quality
     train: Train
     grid: Grid
     evaluate: Evaluate

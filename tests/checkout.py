@@ -36,7 +36,7 @@ def make_checkout(folder: Path, images: int = 16, **changes: object) -> Path:
         "train__batch_size": 8,
         "evaluate__path": "sts",
         "report__gallery": 5,
-        "report__gold_path": "presets/no_gold.json",
+        "quality__gold_path": "presets/no_gold.json",
     }
     write_params(folder / "params.yaml", Path("collection"), base=folder, **(defaults | changes))
     run(folder, "git", "init", "-q")

@@ -26,6 +26,7 @@ _BEFORE = {
     "segment": "Boxes get masks.",
     "embed": "Images, crops and texts become features.",
     "align": "Candidates become pairs. No model runs here: thresholds are tuned in seconds.",
+    "quality": "What the stages before it found is measured against this.",
     "train": "A sentence encoder for each cell of the grid.",
     "grid": "The cells that are trained and evaluated.",
     "evaluate": "What the encoders are scored on.",

@@ -36,11 +36,12 @@ def amount(**changes):
 
 
 def everything(state="runs"):
-    return [Step(name, state) for name in (*dict.fromkeys(WRITER.values()), *CELLS, "evaluate@mcse-0", "report")]
+    names = (*dict.fromkeys(WRITER.values()), "quality", *CELLS, "evaluate@mcse-0", "report")
+    return [Step(name, state) for name in names]
 
 
 def test_every_stage_has_rates_with_their_source():
-    assert set(RATES) == {*WRITER.values(), "train", "evaluate", "report"}
+    assert set(RATES) == {*WRITER.values(), "quality", "train", "evaluate", "report"}
     for rates in RATES.values():
         assert list(rates)[-1] == "", "the last fits all"
         for rate in rates.values():
@@ -155,4 +156,4 @@ def test_the_command_tells_it(tmp_path, monkeypatch, capsys):
             assert "roughly" in said and "not here: root/coco (ingest.path)" in said
             assert "weights/bert-base-uncased is missing" in said
     stages = json.loads(said)["stages"]
-    assert len(stages) == 107 and all(stage["roughly_seconds"] > 0 for stage in stages)
+    assert len(stages) == 108 and all(stage["roughly_seconds"] > 0 for stage in stages)

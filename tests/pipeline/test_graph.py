@@ -23,19 +23,21 @@ PARAMS = Path("params.yaml")
 
 # Which stages run when a parameter changes, and which may run after them. `train` and `evaluate` stand for all cells.
 AFTER = {
-    "ingest": "parse detect segment embed align train evaluate report",
-    "parse": "detect segment embed align train evaluate report",
-    "detect": "segment embed align train evaluate report",
-    "segment": "embed align train evaluate report",
-    "embed": "align train evaluate report",
-    "align": "train evaluate report",
+    "ingest": "parse detect segment embed align quality train evaluate report",
+    "parse": "detect segment embed align quality train evaluate report",
+    "detect": "segment embed align quality train evaluate report",
+    "segment": "embed align quality train evaluate report",
+    "embed": "align quality train evaluate report",
+    "align": "quality train evaluate report",
+    "quality": "report",
+    "detect quality": "segment embed align train evaluate report",
     "train report": "evaluate",
 }
 NEW_SEED = "train@simcse-1 train@mcse-1 train@mcseo-1"
 NEW_SCORES = "evaluate@simcse-1 evaluate@mcse-1 evaluate@mcseo-1"
 GOLDEN = [
     # parameter, another value, the stages that run
-    ("dataset", "other", "ingest parse detect segment embed align train evaluate report"),
+    ("dataset", "other", "ingest parse detect segment embed align quality train evaluate report"),
     ("ingest.source", "folder", "ingest"),
     ("ingest.path", "elsewhere", "ingest"),
     ("ingest.captions", "c.csv", "ingest"),
@@ -64,7 +66,7 @@ GOLDEN = [
     ("detect.backend", "transformers", "detect"),
     ("detect.path", "elsewhere", "detect"),
     ("detect.annotations", "a.json", "detect"),
-    ("detect.synonyms", {"person": ["man"]}, "detect"),
+    ("detect.synonyms", {"person": ["man"]}, "detect quality"),
     ("detect.top_k", 5, "detect"),
     ("detect.box_threshold", 0.2, "detect"),
     ("detect.nms_iou", 0.9, "detect"),
@@ -98,6 +100,7 @@ GOLDEN = [
     ("align.tie", 0.1, "align"),
     ("align.max_per_caption", 1, "align"),
     ("align.max_reject_rate", 0.5, "align"),
+    ("quality.gold_path", "elsewhere", "quality"),
     ("train.path", "elsewhere", "train report"),
     ("train.teachers_path", "elsewhere", "train report"),
     ("train.triplets_path", "elsewhere", "train report"),
@@ -128,11 +131,13 @@ GOLDEN = [
     ("grid.recipes", ["mcseo", "mcse", "simcse"], "report"),
     ("grid.seeds", [0, 1], f"{NEW_SEED} {NEW_SCORES} report"),
     ("evaluate.path", "elsewhere", "train evaluate report"),
+    ("evaluate.suite", ["sts"], "evaluate report"),
+    ("evaluate.protocol", "mteb", "evaluate report"),
+    ("evaluate.dtype", "bf16", "evaluate report"),
     ("evaluate.note", "other", "evaluate report"),
     ("report.gallery", 3, "report"),
     ("report.dropped", 3, "report"),
     ("report.seed", 3, "report"),
-    ("report.gold_path", "elsewhere", "report"),
     ("report.leak_jaccard", 0.5, "report"),
     ("report.leak_distance", None, "report"),
     ("runtime.devices", ["cpu"], ""),
@@ -197,9 +202,9 @@ def cells(names: str) -> set[str]:
 def test_nothing_changed_and_everything_is_fresh(workspace):
     steps = graph.Graph().plan()
     assert set(states(steps).values()) == {"fresh"}
-    assert graph.summary(steps) == "nothing to do: 13 stages fresh"
+    assert graph.summary(steps) == "nothing to do: 14 stages fresh"
     order = [step.stage for step in steps]
-    assert order[:7] == ["ingest", "parse", "detect", "segment", "embed", "align", "train@simcse-0"]
+    assert order[:7] == ["ingest", "parse", "detect", "segment", "embed", "align", "quality"]
     assert order[-1] == "report"
 
 
