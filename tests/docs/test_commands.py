@@ -21,6 +21,7 @@ pytestmark = pytest.mark.graph
 PAGES = (
     "docs/quickstart.md",
     "docs/commands.md",
+    "docs/evaluation.md",
     "docs/resume.md",
     "docs/your-own-data.md",
     "docs/weights.md",
