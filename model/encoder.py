@@ -23,6 +23,7 @@ from model.heads import Head
 from model.packed import packed
 
 POOLINGS = ("cls", "cls_mlp", "mean")
+FIRST_LAST = "first_last"  # for evaluation only: no folder of sentence-transformers can say it
 INITS = ("pretrained", "scratch")
 _ROW_TOKENS = 32  # what a row of `batch_rows` counts for
 _ST_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
@@ -43,12 +44,15 @@ class Encoder(nn.Module):
     `model`: any module called as `model(input_ids=[B, L] int64, attention_mask=[B, L])` that returns
     `last_hidden_state` [B, L, H]; `tokenizer`: a Hugging Face tokenizer with a padding token.
     `pooling`: `cls` = vector of position 0 before any pooler; `mean` = mean over the tokens that are not padding;
-    `cls_mlp` = `cls` through tanh(Wx + b), the supervised SimCSE embedding (`mlp` is that layer).
+    `cls_mlp` = `cls` through tanh(Wx + b), the supervised SimCSE embedding (`mlp` is that layer);
+    `first_last` = mean over the tokens of the mean of the first and the last layer's states (layer 1, not the
+    embeddings: SimCSE's code as it is now), to score an encoder that was not trained; it is neither trained nor
+    exported.
     """
 
     def __init__(self, model: nn.Module, tokenizer, pooling: str, mlp: Head | None = None):
         super().__init__()
-        if pooling not in POOLINGS:
+        if pooling not in (*POOLINGS, FIRST_LAST):
             raise ModelError(f"pooling {pooling!r} is unknown; choose one of {', '.join(POOLINGS)}", PARAMETERS)
         self.model = model
         self.tokenizer = tokenizer
@@ -116,14 +120,15 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """h, the pooled vector before any head: [B, H]."""
-        return self.pool(
-            self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state, attention_mask
-        )
+        every = {"output_hidden_states": True} if self.pooling == FIRST_LAST else {}
+        made = self.model(input_ids=input_ids, attention_mask=attention_mask, **every)
+        states = (made.hidden_states[1] + made.hidden_states[-1]) / 2 if every else made.last_hidden_state
+        return self.pool(states, attention_mask)
 
     def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """h of token states [B, L, H]: [B, H]. Half-precision states are pooled in float32."""
         half = states.dtype in (torch.float16, torch.bfloat16)
-        if self.pooling != "mean":
+        if self.pooling in ("cls", "cls_mlp"):
             return states[:, 0].float() if half else states[:, 0]
         states = states.float() if half else states
         weight = attention_mask.unsqueeze(-1).to(states.dtype)
@@ -220,13 +225,13 @@ def load_encoder(
         raise ModelError(f"{path} stores no pooling: name one of {', '.join(POOLINGS)}", PARAMETERS)
     if stored is not None and chosen != stored and not repool:
         raise ModelError(
-            f"{path} was made with pooling {stored!r} but {chosen!r} is asked for: leave pooling out to use its own, "
-            f"or pass repool to change it",
+            f"{path} was made with pooling {stored!r} but {chosen!r} is asked for: take its own, or say that another "
+            f"is meant (train.pooling, or repool=True)",
             PARAMETERS,
         )
     tokenizer = _load_tokenizer(path)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: an accelerator's dropout goes on as it would
         model = _load_weights(path) if init == "pretrained" else _from_config(path)
         encoder = Encoder(model, tokenizer, chosen)
     if chosen == "cls_mlp" and stored == "cls_mlp":

@@ -16,8 +16,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.encoder import Encoder, quiet_transformers
-from model.errors import ModelError
+from model.encoder import POOLINGS, Encoder, quiet_transformers
+from model.errors import PARAMETERS, ModelError
 from model.recipes import Recipe
 
 # an encoder as large as the one that is exported, of use in training alone
@@ -50,6 +50,8 @@ def export(
     replaced; anything else in the way raises ModelError.
     """
     path = Path(path)
+    if encoder.pooling not in POOLINGS:
+        raise ModelError(f"pooling {encoder.pooling} is for evaluation: a folder cannot name it", PARAMETERS)
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "recipe.json").is_file())):
         raise ModelError(f"{path}: in the way, and not an exported model; move it or choose another folder")
     record = {

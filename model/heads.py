@@ -174,6 +174,7 @@ def build_heads(
         if name == "object" and share_object_head:
             continue
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
+            # the CPU's alone: torch.manual_seed would give every process the same dropout on its accelerator
+            torch.default_generator.manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
             heads[name] = makers[name]()
     return heads

@@ -134,6 +134,7 @@ class Loop:
                     break
         self.processes.agree(None)  # the first has written the best by now
         self._return_best()
+        self.processes.agree(None)  # all have read it: the caller may remove the folder
 
     def _make(self, number: int) -> _Made:
         batches = [self.batches.next(number * self.micro + i) for i in range(self.micro)]

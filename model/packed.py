@@ -5,6 +5,7 @@ does it once, in float32 (a third faster; rounding differs in the last bit), or 
 its instructions (twice as fast and more; products in bfloat16, sums in float32).
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -29,7 +30,8 @@ class Packed(nn.Module):
 @contextmanager
 def packed(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """While it lasts, the linear layers of `model` compute in `dtype` (float32 or bfloat16), packed on a CPU that
-    can; afterwards they are the layers they were. Off the CPU, bfloat16 is autocast's.
+    can; afterwards they are the layers they were. Off the CPU, bfloat16 is autocast's. One thread at a time: the layers
+    are swapped in the model itself.
     """
     half = dtype == torch.bfloat16
     places = _linears(model) if device.type == "cpu" and packs(dtype) else []
@@ -53,11 +55,12 @@ def _linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
     ]
 
 
+@functools.cache
 def packs(dtype: torch.dtype) -> bool:
     """Whether this build of PyTorch has the operators, and they give a linear layer's numbers."""
     made = torch.Generator().manual_seed(0)
-    linear = nn.Linear(16, 16)
-    with torch.no_grad():
+    linear = nn.utils.skip_init(nn.Linear, 16, 16)  # nothing is drawn: training's random numbers stay what they are
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
         for parameter in linear.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=made))
         x = torch.randn(4, 16, generator=made)

@@ -262,7 +262,8 @@ _FORMS: dict[str, _Form] = {
     "mcseo-span": _Form(_mcseo_span),
     "mcseo-soft": _Form(_mcseo_soft, {"direction": "symmetric", "tau_teacher": 0.03}),
     "mcseo-shuffled": _Form(_mcseo, fields={"objects": "shuffled"}),
-    "mcseo-whole": _Form(_mcseo, fields={"objects": "image"}),
+    # one vector stands for all phrases of an image, so none of them may be another's negative
+    "mcseo-whole": _Form(_mcseo, {"same_image": "ignore"}, fields={"objects": "image"}),
     "mcseo-mil": _Form(_mcseo_mil, fields={"objects_per_caption": 4}),
     "simcse-phrases": _Form(_simcse_phrases),
 }

@@ -19,7 +19,8 @@ from model.batches import Batches
 from model.data import TrainingData, check
 from model.dev import Dev
 from model.distributed import Processes, join, own_device
-from model.encoder import Encoder
+from model.encoder import POOLINGS, Encoder
+from model.errors import PARAMETERS, ModelError
 from model.features import at_hand
 from model.fingerprint import fingerprint, of_weights
 from model.log import columns, write_log
@@ -84,6 +85,10 @@ def train(
     on disk is the last good.
     """
     check(data, recipe)
+    if torch.device(device).type not in ("cpu", "cuda"):
+        raise ModelError(f"device {device}: training runs on cpu or cuda", PARAMETERS)
+    if recipe.terms and encoder.pooling not in POOLINGS:
+        raise ModelError(f"pooling {encoder.pooling} is for evaluation: train with {', '.join(POOLINGS)}", PARAMETERS)
     if not recipe.terms:
         score = Dev(dev, encoder.to(device), recipe.precision).score() if dev is not None else None
         row = dict.fromkeys(columns([])) | {"step": 0, "dev": score}
@@ -99,7 +104,7 @@ def train(
             network.compile()
         batches = Batches(data, recipe, encoder, seed)
         Path(work_dir).mkdir(parents=True, exist_ok=True)
-        run = Trained(encoder, network.heads, notes=[*batches.notes, *_without_effect(recipe, network)])
+        run = Trained(encoder, network.heads, notes=[*batches.notes, *_without_effect(recipe, network, dev)])
         loop = Loop(run, network, batches, recipe, Path(work_dir), fit, processes, progress, tell or _to_stderr)
         if dev is not None:
             loop.dev = Dev(dev, encoder, recipe.precision)
@@ -129,7 +134,7 @@ def _fit(
         "teachers": _teachers_fit(teachers),
         "dev set": fingerprint(dev),
         "device": torch.device(device).type,
-        "thread count": torch.get_num_threads(),
+        "thread count": torch.get_num_threads() if torch.device(device).type == "cpu" else None,
         "number of processes": processes.world,
         "PyTorch": torch.__version__,
     }
@@ -142,11 +147,14 @@ def _teachers_fit(teachers: Teachers | None) -> dict[str, str]:
     return found | ({} if teachers.generator is None else {"generator": of_weights(teachers.generator.model)})
 
 
-def _without_effect(recipe: Recipe, network: Network) -> list[str]:
-    if recipe.length_chunks == 1 or network.end_to_end:
-        return []
-    why = "the encoder is compiled" if recipe.compile else "this encoder's attention cannot be taken by groups"
-    return [f"length_chunks {recipe.length_chunks} has no effect: {why}; batches are padded to their longest"]
+def _without_effect(recipe: Recipe, network: Network, dev: sts.Task | None) -> list[str]:
+    notes = []
+    if recipe.length_chunks > 1 and not network.end_to_end:
+        why = "the encoder is compiled" if recipe.compile else "this encoder's attention cannot be taken by groups"
+        notes.append(f"length_chunks {recipe.length_chunks} has no effect: {why}; batches are padded to their longest")
+    if recipe.patience and dev is None:
+        notes.append(f"patience {recipe.patience} has no effect: there is no dev set")
+    return notes
 
 
 def load_checkpoint(network: Network, path: Path) -> None:

@@ -81,7 +81,8 @@ def step(network: Network, batch: Batch, recipe: Recipe, optimizer: torch.optim.
 def fault(row: dict, kind: str) -> str | None:
     """What is not finite in a step's values, or None."""
     if not math.isfinite(row["loss"]):
-        terms = {n: v for n, v in row.items() if n != "grad_norm" and "." not in n and isinstance(v, float)}
+        other = ("loss", "lr", "grad_norm")
+        terms = {n: v for n, v in row.items() if n not in other and "." not in n and isinstance(v, float)}
         each = ", ".join(f"{name} {value:g}" for name, value in terms.items())
         return f"the loss is not finite on a {kind} batch ({each})"
     if not math.isfinite(row["grad_norm"]):

@@ -129,7 +129,8 @@ def _encoder(section: Train, recipe: Recipe, seed: int) -> Encoder:
     if not path.exists():
         raise InputError(f"{path}: no such folder; set train.path to a text encoder in Hugging Face layout")
     stored = stored_pooling(path) if section.init == "pretrained" else None
-    return load_encoder(path, section.init, seed, section.pooling or recipe.pooling or stored or "cls")
+    pooling = section.pooling or recipe.pooling or stored or "cls"
+    return load_encoder(path, section.init, seed, pooling, repool=section.pooling is not None)
 
 
 def _world() -> int:
@@ -142,8 +143,12 @@ def _rank() -> int:
 
 
 def _device(runtime: Runtime) -> str:
-    """The first device; among torchrun's processes the one of this process's number (`cuda`)."""
+    """The first device; among torchrun's processes the one of this process's number (`cuda`). Apple's GPU counts in
+    neither float64 nor reproducibly, so there the CPU trains.
+    """
     device = devices_of(runtime)[0]
+    if device.startswith("mps"):
+        return "cpu"
     return "cuda" if device.startswith("cuda") and _world() > 1 else device
 
 
@@ -167,5 +172,5 @@ def _short_of_memory() -> Iterator[None]:
             raise
         raise ResourceError(
             "out of memory; set train.cache_chunk (rows encoded at once), or train.dtype to bf16, or lower "
-            "train.batch_size; run again to go on from the last checkpoint"
+            "train.batch_size, and run again; it then starts anew, because these are part of what is trained"
         ) from error

@@ -30,6 +30,23 @@ def test_encode_is_the_pooled_last_layer(tiny, pooling):
         np.testing.assert_allclose(vector, wanted, atol=1e-5)
 
 
+def test_first_last_is_for_scoring_alone(tiny, data, tmp_path):
+    from model.export import export
+    from model.recipes import resolve
+    from model.trainer import train
+
+    encoder = load_encoder(tiny, pooling="first_last")
+    for text, vector in zip(TEXTS, encoder.encode(TEXTS), strict=True):
+        tokens = encoder.tokenizer(text, return_tensors="pt", truncation=True, max_length=48)
+        with torch.inference_mode():
+            layers = AutoModel.from_pretrained(tiny).eval()(**tokens, output_hidden_states=True).hidden_states
+        np.testing.assert_allclose(vector, ((layers[1] + layers[-1]) / 2)[0].mean(0).numpy(), atol=1e-5)
+    with pytest.raises(ModelError, match="first_last is for evaluation"):
+        train(encoder, data, resolve("simcse", {"batch_size": 4}), seed=0, work_dir=tmp_path)
+    with pytest.raises(ModelError, match="first_last is for evaluation"):
+        export(tmp_path / "x", encoder, resolve("simcse"), 0)
+
+
 def test_cls_mlp_is_tanh_of_a_seeded_layer(tiny):
     encoder = load_encoder(tiny, pooling="cls_mlp", seed=3)
     weight, bias = encoder.mlp.dense.weight.detach().numpy(), encoder.mlp.dense.bias.detach().numpy()

@@ -55,3 +55,13 @@ def test_groups_hold_every_row_once_and_keep_to_their_tokens():
     assert sorted(row for group in groups for row in group) == list(range(500))
     assert all(len(group) * max(lengths[row] for row in group) <= 256 for group in groups)
     assert by_length([300, 2], 256) == [[0], [1]] and by_length([], 8) == []
+
+
+def test_random_numbers_of_the_training_around_it_stay_what_they_are():
+    layer = nn.Linear(8, 8)
+    before = torch.get_rng_state()
+    packs.cache_clear()
+    with packed(layer, torch.device("cpu")), torch.autocast("cpu", torch.bfloat16):
+        packs.cache_clear()
+        assert packs(torch.float32), "asked under autocast too"
+    assert torch.equal(torch.get_rng_state(), before)

@@ -102,3 +102,13 @@ def test_a_discriminator_needs_an_embedding_layer(tiny):
         bare.config = type("Config", (), {})()
         Discriminator(bare, 2)
     assert raised.value.code == 2
+
+
+def test_drawing_heads_leaves_the_generators_of_accelerators_alone(monkeypatch):
+    def seeded(*_):
+        raise AssertionError("torch.manual_seed seeds every accelerator too")
+
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch, "manual_seed", seeded)
+    built(ALL)
+    assert torch.equal(torch.get_rng_state(), before)
