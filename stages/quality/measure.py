@@ -118,13 +118,13 @@ def _scenes(data: Path, shard: int, gold: Gold, quality: Quality) -> Iterator[Sc
             quality.align.unjudged += len(pairs.get(caption["id"], []))
             continue
         quality.captions += 1
-        targets, misfits = targets_of(known, caption["text"], frames[image_id])
+        targets, misfits, whole = targets_of(known, caption["text"], frames[image_id])
         quality.misfits += misfits
         yield Scene(
             shard=shard,
             caption=caption,
             frame=frames[image_id],
-            whole=known.whole,
+            whole=whole,
             targets=targets,
             phrases=own,
             boxes=boxes,

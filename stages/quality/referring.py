@@ -32,7 +32,7 @@ class Referring:
         self.of_image: dict[str, dict[str, tuple[Thing, ...] | None]] = {}
         expected = "a list of {image, normal_caption, solution: [x0, y0, x1, y1]} or {image_id, ann_id, sentences}"
         for file in files:
-            jsonfile.read(file, lambda document, name=file.stem: self._take(document, name, objects), expected)
+            jsonfile.read(file, lambda document: self._take(document, objects), expected)
 
     def caption(self, caption: dict, phrases: list[dict]) -> CaptionGold | None:
         said = next((found for name in image_names(caption["image_id"]) if (found := self.of_image.get(name))), {})
@@ -49,7 +49,7 @@ class Referring:
         said = next((found for name in image_names(image_id) if (found := self.of_image.get(name))), {})
         return [thing for several in said.values() if several for thing in several]
 
-    def _take(self, document: Any, name: str, objects: Annotations | None) -> None:
+    def _take(self, document: Any, objects: Annotations | None) -> None:
         if not isinstance(document, list):
             raise TypeError("not a list")
         for number, item in enumerate(document):
@@ -61,7 +61,7 @@ class Referring:
                 denoted = self._annotated(item, objects)
             else:
                 texts = [next((item[key] for key in _TEXTS if key in item), None)]
-                denoted = self._boxed(item, image, f"{name}.{number}")
+                denoted = self._boxed(item, image)
             said = self.of_image.setdefault(image_names(image)[-1], {})
             for text in texts:
                 if not isinstance(text, str):
@@ -70,13 +70,15 @@ class Referring:
                 said[key] = denoted if said.get(key, denoted) == denoted else None
 
     @staticmethod
-    def _boxed(item: dict, image: str, name: str) -> tuple[Thing, ...]:
+    def _boxed(item: dict, image: str) -> tuple[Thing, ...]:
         if item["solution"] is None:
             return ()
         x0, y0, x1, y1 = (float(value) for value in item["solution"])
         if not all(map(math.isfinite, (x0, y0, x1, y1))) or not (x0 < x1 and y0 < y1):
             raise ValueError(f"solution {item['solution']} is no box")
-        return (Thing(f"{image}/{name}", image, "", (x0, y0, x1, y1), None, False),)
+        box = (x0, y0, x1, y1)
+        # by its box: an expression that stands twice for the same box is no contradiction
+        return (Thing(f"{image}/{','.join(f'{value:g}' for value in box)}", image, "", box, None, False),)
 
     @staticmethod
     def _annotated(item: dict, objects: Annotations | None) -> tuple[Thing, ...]:

@@ -1,7 +1,7 @@
 """A caption with all that the stages made of it, and its gold as it lies in its image."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -86,25 +86,37 @@ def matched(row: dict, targets: Sequence[Target], denoting: bool = True) -> int 
     return found
 
 
-def targets_of(gold: CaptionGold, text: str, frame: tuple[int, int]) -> tuple[tuple[Target, ...], int]:
-    """The gold phrases of a caption in their image, and how many were left out: they do not fit the caption, or their
-    objects not the image.
+def targets_of(gold: CaptionGold, text: str, frame: tuple[int, int]) -> tuple[tuple[Target, ...], int, bool]:
+    """The gold phrases of a caption in their image, how many do not fit, and whether they are all its phrases.
+
+    Those that do not fit the caption are left out, and then they are not all; of those whose objects do not fit the
+    image nothing is known but the span.
     """
-    made = [_target(phrase, text, frame) for phrase in gold.phrases]
-    return tuple(target for target in made if target), sum(target is None for target in made)
+    made, misfits, whole = [], 0, gold.whole
+    for phrase in gold.phrases:
+        if phrase.end > len(text) or phrase.text not in (None, text[phrase.start : phrase.end]):
+            misfits, whole = misfits + 1, False
+            continue
+        masks = None if phrase.unknown else _masks(phrase, frame)
+        if masks is None:
+            misfits += 1
+            phrase = replace(phrase, objects=None, unknown=False)
+        made.append(_target(phrase, text, frame, masks or ()))
+    return tuple(made), misfits, whole
 
 
-def _target(phrase: GoldPhrase, text: str, frame: tuple[int, int]) -> Target | None:
-    words = text[phrase.start : phrase.end]
-    if phrase.unknown or phrase.end > len(text) or phrase.text not in (None, words):
-        return None
-    told = [*groups.of_kind((_number(phrase), *phrase.types)), groups.of_length(words)]
-    if not phrase.objects:
-        return Target(phrase, tuple(told))
+def _masks(phrase: GoldPhrase, frame: tuple[int, int]) -> tuple[bytes | None, ...] | None:
+    """One an object; None where one does not fit the image."""
     try:
-        masks = tuple(rle.from_annotation(thing.segmentation, *frame) for thing in phrase.objects)
+        return tuple(rle.from_annotation(thing.segmentation, *frame) for thing in phrase.objects or ())
     except InputError:
         return None
+
+
+def _target(phrase: GoldPhrase, text: str, frame: tuple[int, int], masks: tuple[bytes | None, ...]) -> Target:
+    told = [*groups.of_kind((_number(phrase), *phrase.types)), groups.of_length(text[phrase.start : phrase.end])]
+    if not phrase.objects:
+        return Target(phrase, tuple(told))
     mask = None if None in masks else rle.union(list(masks), *frame)
     box = around(thing.box for thing in phrase.objects)
     pixels = (box[2] - box[0]) * (box[3] - box[1]) if mask is None else rle.area(mask, *frame)

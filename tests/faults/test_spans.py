@@ -118,11 +118,11 @@ def test_marked_phrases_slice_back(parts):
     except ValueError as error:
         assert "is not closed" in str(error)
         return
-    assert all(0 <= start <= end <= len(plain) for start, end, _ in spans)
+    assert all(0 <= mark.start <= mark.end <= len(plain) for mark in spans)
     if spans:
         assert clean(plain) == plain
-    for start, end, kind in spans:
-        phrase = markup.describe(plain, start, end, kind)
+    for mark in spans:
+        phrase = markup.describe(plain, mark.start, mark.end, mark.types[-1])
         assert plain[phrase.start : phrase.end] == phrase.text
 
 
@@ -134,8 +134,8 @@ def test_marked_phrases_are_found_whatever_their_words(words):
     wanted = clean(f"here {phrase} there")
     plain, spans = markup.unmark(clean(f"here [/EN#1/other {phrase}] there"))
     if plain == wanted and phrase and clean(plain) == plain:
-        ((start, end, _),) = spans
-        assert plain[start:end] == phrase
+        (mark,) = spans
+        assert plain[mark.start : mark.end] == phrase
 
 
 RELATIONS = ("det", "amod", "compound", "nummod", "nmod", "nmod:poss", "conj", "cc", "case", "acl", "obl", "flat",

@@ -172,6 +172,21 @@ def test_gold_that_does_not_fit_is_counted_and_left_out(tmp_path):
     assert bodies["align"]["misfits"] == 4, "the pronoun's object has a mask of another size"
 
 
+def test_a_fault_of_the_gold_is_not_told_as_one_of_a_pair(tmp_path):
+    tables, gold = of_hand().write(tmp_path)
+    phrases = json.loads((gold / "phrases_made.json").read_text())
+    phrases["i#1"][0]["objects"] = [98, 99]
+    (gold / "phrases_made.json").write_text(json.dumps(phrases))
+    align = write(tables, gold, {}, tmp_path / "out", tmp_path / "metrics")
+    assert align["align"]["misfits"] == 1
+    wanted = {"right": 0, "other_object": 1, "off_mask": 0, "denotes_nothing": 1}
+    assert align["align"]["verdicts"] == wanted, "the ball's pair is not judged; what denotes nothing is the grass"
+    before = measured(tmp_path / "fits", of_hand())
+    assert align["align"]["all"]["unjudged"] == before["align"]["all"]["unjudged"] + 1
+    parse = (align["parse"]["all"], before["parse"]["all"])
+    assert parse[0]["precision"] == parse[1]["precision"], "the span is gold's all the same"
+
+
 def test_gold_of_boxes_alone_judges_pairs_by_boxes_and_masks_not_at_all(tmp_path):
     tables, gold = of_hand().write(tmp_path)
     instances = json.loads((gold / "instances_made.json").read_text())
