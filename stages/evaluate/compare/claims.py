@@ -7,7 +7,10 @@
    knows how little so few of them tell.
 
 The rule: a difference is shown if both methods have p < `LEVEL` after Holm's correction, else "no difference shown".
-Under `ENOUGH` seeds in an arm nothing is said of the recipe: pairs alone are drawn, for these very checkpoints.
+Under `ENOUGH` different checkpoints in an arm, or if its runs are not different seeds of one recipe, nothing is said of
+the recipe: pairs alone are drawn, for these very checkpoints. One exception: `untrained` that is the same under all its
+seeds. No step was taken, so no seed could have given another; that checkpoint is all there is of the recipe, and the
+other arm's seeds are judged against it (Welch's t, which then is the one-sample t).
 """
 
 import math
@@ -19,10 +22,11 @@ from scipy import stats
 
 from model.sts import SEVEN
 from stages.evaluate.compare.resample import generator, resample
-from stages.evaluate.compare.runs import AVERAGE, Arm, Board
+from stages.evaluate.compare.runs import AVERAGE, Arm, Board, checkpoints
 
 LEVEL = 0.05
 ENOUGH = 3
+UNTRAINED = "untrained"
 NO_DIFFERENCE = "no difference shown"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _ALIKE = 1e-9  # points of Spearman x 100 below which scores are the same
@@ -67,7 +71,7 @@ class Claim:
 @dataclass(frozen=True)
 class Comparison:
     """An arm against the baseline. `of_recipe`: whether it may speak of recipes, or of these checkpoints only;
-    `single`: one on either side.
+    `single`: one on either side, copies aside.
 
     `test`: the name of the t test. `caution`: what a reader must know before the figures.
     """
@@ -106,10 +110,13 @@ def compare(board: Board, baseline: str, resamples: int, seed: int) -> list[Comp
 
 
 def _one(board: Board, scores: dict[str, np.ndarray], arm: Arm, base: Arm, resamples: int, seed: int) -> Comparison:
-    sizes = len(arm.runs), len(base.runs)
-    of_recipe = min(sizes) >= ENOUGH
-    paired = arm.seeds is not None and arm.seeds == base.seeds
-    taken = {side.name: seed_draws(base if paired else side, resamples, seed) for side in (arm, base)}
+    sides = arm, base
+    sizes = tuple(len(checkpoints(board, side)) for side in sides)
+    fixed = [side for side, size in zip(sides, sizes, strict=True) if size == 1 and _is_fixed(side)]
+    silent = _silent(sides, sizes, fixed)
+    of_recipe = not silent
+    paired = arm.seeds is not None and arm.seeds == base.seeds and not fixed
+    taken = {side.name: seed_draws(base if paired else side, resamples, seed) for side in sides}
     if not of_recipe:
         taken = dict.fromkeys(taken)  # every run once
     claims = []
@@ -124,14 +131,26 @@ def _one(board: Board, scores: dict[str, np.ndarray], arm: Arm, base: Arm, resam
                 of_seeds(one, two, paired) if of_recipe else None,
             )
         )
-    caution = [] if of_recipe else [f"{_too_few(*sizes)}: no claim about the recipe"]
-    caution += [_alike(side) for side in (arm, base) if len(side.runs) > 1 and _is_alike(board, side)]
+    caution = [*silent, *filter(None, (of_one_checkpoint(board, side) for side in sides))]
     test = f"paired t over {len(arm.runs)} seeds" if paired else "Welch's t over seeds"
     if of_recipe and not paired:
-        why = "not all seeds are known" if None in (arm.seeds, base.seeds) else "the arms have different seeds"
-        caution.append(f"Welch's t in place of the paired one: {why}")
+        caution.append(f"Welch's t in place of the paired one: {_why_unpaired(sides, fixed)}")
     test = test if of_recipe else ""
     return Comparison(arm.name, base.name, of_recipe, sizes == (1, 1), test, tuple(claims), tuple(caution))
+
+
+def _silent(sides: tuple[Arm, Arm], sizes: tuple[int, int], fixed: list[Arm]) -> list[str]:
+    """Why nothing is said of the recipes; empty where something is. `sizes`: different checkpoints of each arm."""
+    enough = [size >= ENOUGH or side in fixed for side, size in zip(sides, sizes, strict=True)]
+    found = [] if all(enough) and len(fixed) < 2 else [_too_few(*sizes)]
+    for side in sides:
+        recipes = dict.fromkeys(run.recipe for run in side.runs if run.recipe is not None)
+        seeds = [run.seed for run in side.runs if run.seed is not None]
+        if len(recipes) > 1:
+            found.append(f"{side.name} is runs of several recipes ({', '.join(recipes)})")
+        elif len(set(seeds)) < len(seeds):
+            found.append(f"{side.name} has a seed twice")
+    return [f"{why}: no claim about the recipe" for why in found]
 
 
 def _too_few(arm: int, baseline: int) -> str:
@@ -140,12 +159,27 @@ def _too_few(arm: int, baseline: int) -> str:
     return f"{words[0]} {noun} each" if arm == baseline else f"{words[0]} {noun} against {words[1]}"
 
 
-def _is_alike(board: Board, arm: Arm) -> bool:
-    return all(np.ptp(board.points[name][board.rows[arm.name]]) < _ALIKE for name in board.gold)
+def _is_fixed(arm: Arm) -> bool:
+    """Whether an arm that is one checkpoint is so by nature: `untrained` under seeds enough to see it."""
+    return arm.seeds is not None and len(arm.runs) >= ENOUGH and _is_untrained(arm)
 
 
-def _alike(arm: Arm) -> str:
-    return f"all {len(arm.runs)} runs of {arm.name} score the same: they are one checkpoint, whatever their seeds"
+def _is_untrained(arm: Arm) -> bool:
+    return all(run.recipe == UNTRAINED for run in arm.runs)
+
+
+def _why_unpaired(sides: tuple[Arm, Arm], fixed: list[Arm]) -> str:
+    if fixed:
+        return f"{fixed[0].name} does not vary with the seed"
+    return "not all seeds are known" if None in (side.seeds for side in sides) else "the arms have different seeds"
+
+
+def of_one_checkpoint(board: Board, arm: Arm) -> str | None:
+    """What is to be told of an arm whose several runs are one checkpoint."""
+    if len(arm.runs) == 1 or len(checkpoints(board, arm)) > 1:
+        return None
+    why = ", as nothing was trained" if _is_untrained(arm) else ""
+    return f"all {len(arm.runs)} runs of {arm.name} score the same: they are one checkpoint, whatever their seeds{why}"
 
 
 # ------------------------------------------------------------ hierarchical bootstrap
@@ -185,9 +219,17 @@ def of_seeds(one: np.ndarray, two: np.ndarray, paired: bool) -> Result:
 
     Where nothing varies with the seed there is nothing to judge a difference by: p = 1 and no interval.
     """
-    if (np.ptp(one - two) if paired else max(np.ptp(one), np.ptp(two))) < _ALIKE:
+    if paired:
+        differences = one - two
+    elif np.ptp(two) < _ALIKE:  # Welch's t with no variance on one side is the one-sample t of the other
+        differences = one - two.mean()
+    elif np.ptp(one) < _ALIKE:
+        differences = one.mean() - two
+    else:
+        differences = None
+    if differences is not None and np.ptp(differences) < _ALIKE:
         return Result(None, None, 1.0)
-    test = stats.ttest_rel(one, two) if paired else stats.ttest_ind(one, two, equal_var=False)
+    test = stats.ttest_ind(one, two, equal_var=False) if differences is None else stats.ttest_1samp(differences, 0.0)
     interval = test.confidence_interval(1 - LEVEL)
     return Result(float(interval.low), float(interval.high), float(test.pvalue))
 

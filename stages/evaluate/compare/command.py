@@ -10,13 +10,12 @@ from rich.console import Console
 
 from pipeline.errors import ParamsError, StageError, tell
 from pipeline.files import write_text
-from stages.evaluate.compare.claims import LEVEL, Comparison, compare
+from stages.evaluate.compare.claims import LEVEL, UNTRAINED, Comparison, compare
 from stages.evaluate.compare.pages import as_csv, markdown, page, print_page
 from stages.evaluate.compare.plot import svg
 from stages.evaluate.compare.runs import Arm, Board, arms_of, board
 
 RESAMPLES = 2000
-UNTRAINED = "untrained"
 _WIDTH = 150  # columns where the output is no terminal
 
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from stages.evaluate.compare.claims import LEVEL, NO_DIFFERENCE, Claim, Comparison, Result, Spread, spreads
+from stages.evaluate.compare.claims import (
+    LEVEL,
+    NO_DIFFERENCE,
+    Claim,
+    Comparison,
+    Result,
+    Spread,
+    of_one_checkpoint,
+    spreads,
+)
 from stages.evaluate.compare.runs import AVERAGE, Board
 
 RULE = (
@@ -36,10 +45,11 @@ Page = list[str | Grid]
 
 def page(board: Board, comparisons: Sequence[Comparison]) -> Page:
     """Everything that is told, in order."""
-    told: Page = [_means(board), *board.left_out.values()]
+    told: Page = [_means(board), *board.left_out.values(), *board.caution]
     if board.withheld:
         told.append(f"average withheld: {board.withheld}")
     if not comparisons:
+        told += filter(None, (of_one_checkpoint(board, arm) for arm in board.arms))
         told.append("one arm: nothing to compare it with")
     for made in comparisons:
         told += [_differences(made), *made.caution, conclusion(made)]

@@ -1,6 +1,7 @@
 """Reading of evaluated runs: which recipe and seed each is, its sentence pairs, and whether they can be compared.
 
-An arm is the runs of one recipe, a run a seed. All runs must have been scored on the same pairs with the same gold.
+An arm is the runs of one recipe, a run a seed. All runs must have been scored on the same pairs with the same gold, by
+one protocol and number type.
 """
 
 import json
@@ -15,12 +16,14 @@ import pyarrow.parquet as pq
 
 from model.sts import SEVEN, spearman
 from pipeline.errors import InputError, ParamsError
+from stages.evaluate.compare.checkpoints import grouped
 
 PAIRS = "pairs.parquet"
 AVERAGE = "Avg"
 _COLUMNS = ("task", "subset", "pair", "cosine", "gold")
 # a task's score is stored from the cosines before they were rounded for the table of pairs
 _SAME_SCORE = 5e-4
+_SAID = ("recipe", "protocol", "model", "dtype", "pooling")  # words of a metrics file that tell what was run
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Run:
-    """One checkpoint. `seed` None: nobody says. `lacks`: tasks that are missing, or in part, and why."""
+    """One checkpoint. `seed` None: nobody says. `lacks`: tasks that are missing, or in part, and why.
+
+    `model`: the digest of its folder. `without`: {task: pairs without an embedding, whose cosine is 0}, if any.
+    """
 
     path: Path
     recipe: str | None
@@ -42,6 +48,10 @@ class Run:
     protocol: str | None
     tasks: dict[str, Pairs]
     lacks: dict[str, str] = field(default_factory=dict)
+    model: str | None = None
+    dtype: str | None = None
+    pooling: str | None = None
+    without: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,9 +63,9 @@ class Arm:
 
     @property
     def seeds(self) -> tuple[int, ...] | None:
-        """The seeds in the order of the runs; None unless all are known."""
+        """The seeds in the order of the runs; None unless all are known and none comes twice."""
         found = tuple(run.seed for run in self.runs)
-        return None if None in found else found
+        return None if None in found or len(set(found)) < len(found) else found
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class Board:
     gold[task]: float64 [n]; cosines[task]: float64 [R, n], a row a run, arm after arm; rows[arm]: its rows.
     `points`: Spearman x 100, float64 [R], by task, and of the seven tasks' mean (`AVERAGE`) if all are there.
     `left_out`: tasks that some run has and that are not compared, and why. `withheld`: why there is no average.
+    `caution`: what a reader must know of the runs.
     """
 
     arms: tuple[Arm, ...]
@@ -74,6 +85,7 @@ class Board:
     points: dict[str, np.ndarray]
     left_out: dict[str, str]
     withheld: str | None
+    caution: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------ one run
@@ -87,22 +99,33 @@ def read_run(given: Path) -> Run:
     """
     folder, metrics = _locate(given)
     body = {} if metrics is None else _json(metrics)
-    recipe, seed, protocol = (body.get(name) for name in ("recipe", "seed", "protocol"))
-    if not (isinstance(recipe, str | None) and isinstance(seed, int | None) and isinstance(protocol, str | None)):
-        raise InputError(f"{metrics}: recipe, seed or protocol is not what evaluate writes; evaluate this run again")
+    seed, said = body.get("seed"), {name: body.get(name) for name in _SAID}
+    if not (isinstance(seed, int | None) and all(isinstance(value, str | None) for value in said.values())):
+        raise InputError(
+            f"{metrics}: seed, {', '.join(_SAID[:-1])} or {_SAID[-1]} is not what evaluate writes; "
+            "evaluate this run again"
+        )
     tasks = _read_pairs(folder / PAIRS)
-    lacks = {}
     scores = body.get("tasks")
-    for name, score in (scores if isinstance(scores, dict) else {}).items():
-        if isinstance(score, dict) and "missing" in score:
-            lacks[name] = f"{name} is missing in {folder.name}"
+    scores = {k: v for k, v in scores.items() if isinstance(v, dict)} if isinstance(scores, dict) else {}
+    lacks = {name: f"{name} is missing in {folder.name}" for name, score in scores.items() if "missing" in score}
+    without = {}
     for name, pairs in tasks.items():
+        if metrics and (name not in scores or name in lacks):
+            raise InputError(
+                f"{metrics}: no score of {name!r}, but {folder / PAIRS} has its pairs: they may be another model's; "
+                "evaluate this run again"
+            )
+        told = {} if metrics is None else {metrics: scores[name]}
         if (file := folder / f"{name}.json").is_file():
-            score = _json(file)
-            _check_score(file, score, pairs)
+            told[file] = _json(file)
+        for file, score in told.items():
+            _check_score(file, name, score, folder / PAIRS, pairs)
             if score.get("absent"):
                 lacks[name] = f"{name} lacks {', '.join(map(str, score['absent']))} in {folder.name}"
-    return Run(folder, recipe, seed, protocol, tasks, lacks)
+            if isinstance(count := score.get("nan_pairs"), int) and count > 0:
+                without[name] = count
+    return Run(folder, seed=seed, tasks=tasks, lacks=lacks, without=without, **said)
 
 
 def _locate(given: Path) -> tuple[Path, Path | None]:
@@ -114,7 +137,9 @@ def _locate(given: Path) -> tuple[Path, Path | None]:
             dataset = given.resolve().parents[1]
             files.append(dataset.parents[1] / "metrics" / dataset.name / "evaluate" / f"{given.resolve().name}.json")
     elif given.is_file() and given.suffix == ".json":
-        places, files = [given.parent, given.with_suffix("")], [given]
+        places, files = [given.with_suffix("")], [given]
+        if given.name == "metrics.json":  # any other file of that folder may be another run's
+            places.append(given.parent)
         if given.resolve().parent.name == "evaluate":  # metrics/<dataset>/evaluate/<cell>.json
             dataset = given.resolve().parents[1]
             places.append(dataset.parents[1] / "data" / dataset.name / "scores" / given.stem)
@@ -166,11 +191,13 @@ def _read_pairs(file: Path) -> dict[str, Pairs]:
     return found
 
 
-def _check_score(file: Path, score: dict, pairs: Pairs) -> None:
+def _check_score(file: Path, name: str, score: dict, table: Path, pairs: Pairs) -> None:
     stated, own = score.get("all"), spearman(pairs.cosine, pairs.gold)
     if isinstance(stated, int | float) and own is not None and not math.isclose(stated, own, abs_tol=_SAME_SCORE):
+        beside = " beside it" if table.parent == file.parent else ""
         raise InputError(
-            f"{file}: says {100 * stated:.2f}, but {PAIRS} beside it gives {100 * own:.2f}; evaluate this run again"
+            f"{file}: says {100 * stated:.2f}, but {PAIRS}{beside} gives {100 * own:.2f} ({name} in {table}); "
+            "evaluate this run again"
         )
 
 
@@ -224,15 +251,16 @@ def board(arms: Sequence[Arm], wanted: Sequence[str] = ()) -> Board:
     """The arms side by side, on the tasks that all runs have (`wanted`: on these alone).
 
     Raises:
-        InputError: runs of different pairs, gold or protocols; a wanted task, or every task, is not there.
+        InputError: runs of different pairs, gold, protocols or number types; a wanted task, or every task, is not
+            there; some runs of an arm, but not all, are one checkpoint.
     """
     runs = [run for arm in arms for run in arm.runs]
     first = runs[0]
     for run in runs[1:]:
-        if run.protocol != first.protocol:
-            raise InputError(
-                f"{run.path}: protocol {run.protocol}, but {first.path} has {first.protocol}; compare runs of one"
-            )
+        for what in ("protocol", "dtype"):
+            mine, theirs = (getattr(one, what) or "not told" for one in (first, run))
+            if mine != theirs:
+                raise InputError(f"{run.path}: {what} {theirs}, but {first.path} has {mine}; compare runs of one")
     names = dict.fromkeys(name for run in runs for name in (*run.tasks, *run.lacks))
     names = [*(n for n in SEVEN if n in names), *sorted(n for n in names if n not in SEVEN)]
     if unknown := [name for name in wanted if name not in names]:
@@ -261,7 +289,45 @@ def board(arms: Sequence[Arm], wanted: Sequence[str] = ()) -> Board:
         points[AVERAGE] = np.mean([points[name] for name in SEVEN], axis=0)
     ends = np.cumsum([len(arm.runs) for arm in arms]).tolist()
     rows = {arm.name: slice(end - len(arm.runs), end) for arm, end in zip(arms, ends, strict=True)}
-    return Board(tuple(arms), gold, cosines, rows, points, left_out, withheld)
+    made = Board(tuple(arms), gold, cosines, rows, points, left_out, withheld, _caution(arms, gold))
+    for arm in arms:
+        _check_copies(made, arm)
+    return made
+
+
+def checkpoints(board: Board, arm: Arm) -> list[list[Run]]:
+    """The arm's runs, those of one checkpoint together."""
+    own = {name: values[board.rows[arm.name]] for name, values in board.cosines.items()}
+    return [[arm.runs[row] for row in rows] for rows in grouped([run.model for run in arm.runs], own)]
+
+
+def _check_copies(board: Board, arm: Arm) -> None:
+    """An arm that is one checkpoint as a whole can be told as that; one in part has no count of seeds."""
+    found = checkpoints(board, arm)
+    if 1 < len(found) < len(arm.runs):
+        equal = next(group for group in found if len(group) > 1)
+        raise InputError(
+            f"{', '.join(str(run.path) for run in equal)}: one checkpoint, by its model or all its cosines, and no "
+            f"{len(equal)} seeds of {arm.name}; give one of them"
+        )
+
+
+def _caution(arms: Sequence[Arm], compared: Iterable[str]) -> tuple[str, ...]:
+    pooled: dict[str, dict[str, None]] = {}
+    for arm in arms:
+        for run in arm.runs:
+            pooled.setdefault(run.pooling or "not told", {})[arm.name] = None
+    found = []
+    if len(pooled) > 1:
+        each = "; ".join(f"{pooling} in {', '.join(names)}" for pooling, names in pooled.items())
+        found.append(f"pooling is not the same ({each}): a difference may be due to it")
+    for name in compared:
+        for run in (run for arm in arms for run in arm.runs if name in run.without):
+            found.append(
+                f"{run.without[name]:,} pairs of {name} have no embedding in {run.path.name} (zero or not finite): "
+                "their cosine counts as 0"
+            )
+    return tuple(found)
 
 
 def _check_same(name: str, runs: list[Run]) -> None:

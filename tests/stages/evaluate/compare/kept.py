@@ -1,12 +1,16 @@
 """Folders of scores for tests: the kept runs of runs/, and made-up ones."""
 
+import hashlib
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from model.sts import spearman
 
 RUNS = Path(__file__).with_name("runs")
 SEVEN = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R")
@@ -32,7 +36,8 @@ def write(folder: Path, pairs: pa.Table, recipe: str | None, seed: int | None, t
     pq.write_table(pairs, folder / "pairs.parquet", write_page_checksum=True)
     for name, score in tasks.items():
         (folder / f"{name}.json").write_text(json.dumps(score))
-    body = {"recipe": recipe, "seed": seed, "protocol": "senteval", "tasks": tasks, **more}
+    body = {"recipe": recipe, "seed": seed, "protocol": "senteval", "dtype": "fp32", "pooling": "mean"}
+    body |= {"model": hashlib.sha256(str(folder).encode()).hexdigest(), "tasks": tasks, **more}
     (folder / "metrics.json").write_text(json.dumps(body))
     return folder
 
@@ -51,6 +56,25 @@ def pairs_of(gold: dict[str, np.ndarray], cosines: dict[str, np.ndarray]) -> pa.
     )
 
 
+def scored(gold: dict[str, np.ndarray], cosines: dict[str, np.ndarray]) -> dict[str, dict]:
+    """What evaluate tells of the tasks."""
+    return {name: {"all": spearman(cosines[name], gold[name]), "absent": [], "nan_pairs": 0} for name in gold}
+
+
+def told(folder: Path, **changed) -> Path:
+    """The run, its metrics changed; a word that is None is taken out."""
+    file = folder / "metrics.json"
+    body = json.loads(file.read_text()) | changed
+    file.write_text(json.dumps({name: value for name, value in body.items() if value is not None}))
+    return folder
+
+
+def copied(run: Path, folder: Path, **changed) -> Path:
+    """A byte copy of a run that tells something else of itself, and another model."""
+    shutil.copytree(run, folder)
+    return told(folder, model=f"copy {folder.name}", **changed)
+
+
 def drawn(
     root: Path,
     recipe: str,
@@ -65,5 +89,5 @@ def drawn(
     for seed in seeds:
         noise = np.random.default_rng([seed, *recipe.encode()])
         cosines = {name: (0.3 + lift) * values + noise.normal(size=pairs) for name, values in gold.items()}
-        found.append(write(root / f"{recipe}-{seed}", pairs_of(gold, cosines), recipe, seed, {}))
+        found.append(write(root / f"{recipe}-{seed}", pairs_of(gold, cosines), recipe, seed, scored(gold, cosines)))
     return found

@@ -1,5 +1,7 @@
 """What is claimed: Holm by hand, t tests, and how often a claim is wrong or missed in many made-up comparisons."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -116,8 +118,6 @@ def test_seven_tasks_do_not_make_a_chance_finding_likelier():
 
 
 def test_correction_is_over_the_tasks_of_all_comparisons_and_averages_apart():
-    from dataclasses import replace
-
     board = made_board(np.random.default_rng(0), tasks=("STS12", "STS13"))
     (made,) = compare(board, NAMES[1], 200, 0)
 
@@ -164,4 +164,80 @@ def test_runs_that_are_one_checkpoint_are_called_so():
     board = made_board(np.random.default_rng(0))
     board.cosines["STS12"][5:], board.points["STS12"][5:] = board.cosines["STS12"][5], board.points["STS12"][5]
     (made,) = compare(board, NAMES[1], 200, 0)
-    assert made.caution == ("all 5 runs of mcse score the same: they are one checkpoint, whatever their seeds",)
+    assert made.caution == (
+        "five checkpoints against one: no claim about the recipe",
+        "all 5 runs of mcse score the same: they are one checkpoint, whatever their seeds",
+    )
+    assert not made.of_recipe and made.claims[0].seeds is None
+
+
+def renamed(board, *recipes):
+    """The made-up board with other recipes told by the runs of its arms: a name, or one a run; names of arms stay."""
+    arms = []
+    for arm, told in zip(board.arms, recipes, strict=True):
+        each = [told] * len(arm.runs) if isinstance(told, str) else told
+        runs = tuple(replace(run, recipe=recipe) for run, recipe in zip(arm.runs, each, strict=True))
+        arms.append(replace(arm, runs=runs))
+    return replace(board, arms=tuple(arms))
+
+
+def fixed(board, arm):
+    """The board, all runs of an arm (0 or 1) being its first."""
+    rows = board.rows[NAMES[arm]]
+    for name in board.gold:
+        board.cosines[name][rows], board.points[name][rows] = board.cosines[name][rows][0], board.points[name][rows][0]
+    return board
+
+
+def test_untrained_that_does_not_vary_is_a_baseline_that_seeds_are_judged_against():
+    board = fixed(renamed(made_board(np.random.default_rng(0), effect=0.6), "simcse", "untrained"), 1)
+    (made,) = compare(board, NAMES[1], 200, 0)
+    assert made.of_recipe and made.claims[0].verdict == "higher"
+    assert made.test == "Welch's t over seeds" and "mcse does not vary with the seed" in made.caution[1]
+    assert made.caution[0].endswith("one checkpoint, whatever their seeds, as nothing was trained")
+    own = board.points["STS12"]
+    assert made.claims[0].seeds.p == pytest.approx(stats.ttest_1samp(own[:5], own[5]).pvalue)
+    (turned,) = compare(board, NAMES[0], 200, 0)
+    low, high = made.claims[0].seeds.low, made.claims[0].seeds.high
+    assert (turned.claims[0].seeds.low, turned.claims[0].seeds.high) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "recipes", "same", "says"),
+    [
+        ((5, 5), ("untrained", "untrained"), (0, 1), "one checkpoint each"),  # two encoders as they start
+        ((2, 5), ("simcse", "untrained"), (1,), "two checkpoints against one"),
+        ((5, 2), ("simcse", "untrained"), (1,), "five checkpoints against one"),  # too few to see that it is fixed
+        ((5, 5), ("simcse", "mcse"), (0,), "one checkpoint against five"),
+    ],
+)
+def test_one_checkpoint_says_nothing_of_a_recipe_otherwise(seeds, recipes, same, says):
+    board = renamed(made_board(np.random.default_rng(0), effect=0.6, seeds=seeds), *recipes)
+    for arm in same:
+        fixed(board, arm)
+    (made,) = compare(board, NAMES[1], 200, 0)
+    assert not made.of_recipe and made.caution[0] == f"{says}: no claim about the recipe"
+    assert made.claims[0].seeds is None and made.single == (same == (0, 1))
+
+
+def test_untrained_that_varies_is_a_recipe_like_others():
+    board = renamed(made_board(np.random.default_rng(0)), "simcse", "untrained")
+    (made,) = compare(board, NAMES[1], 200, 0)
+    assert made.of_recipe and made.test == "paired t over 5 seeds" and not made.caution
+
+
+def test_an_arm_of_several_recipes_says_nothing_of_one():
+    """Nor are its seeds paired with those of another such arm, or counted."""
+    board = renamed(made_board(np.random.default_rng(0), effect=0.6, seeds=(3, 3)), ("mcse", "mcseo", "dalr"), "simcse")
+    (made,) = compare(board, NAMES[1], 200, 0)
+    assert not made.of_recipe and made.test == "" and made.claims[0].seeds is None
+    assert made.caution == ("simcse is runs of several recipes (mcse, mcseo, dalr): no claim about the recipe",)
+
+
+def test_a_seed_that_comes_twice_is_not_paired():
+    board = made_board(np.random.default_rng(0), seeds=(3, 3))
+    runs = tuple(replace(run, seed=0) for run in board.arms[0].runs)
+    board = replace(board, arms=(replace(board.arms[0], runs=runs), board.arms[1]))
+    (made,) = compare(board, NAMES[1], 200, 0)
+    assert board.arms[0].seeds is None and not made.of_recipe
+    assert made.caution == ("simcse has a seed twice: no claim about the recipe",)

@@ -11,7 +11,7 @@ import pytest
 from small import digests, environment
 
 from stages.evaluate.compare.command import _resamples, main
-from tests.stages.evaluate.compare.kept import RUNS, SEVEN, drawn, lay
+from tests.stages.evaluate.compare.kept import RUNS, SEVEN, copied, drawn, lay, told
 
 NONE = "no difference shown"
 
@@ -73,6 +73,61 @@ def test_simcse_is_told_from_the_untrained_encoder(trained, tmp_path, capsys):
     assert average["verdict"] == "higher" and average["baseline"] == "untrained"
     assert 0 < float(average["bootstrap_low"]) < float(average["difference"]) < float(average["bootstrap_high"])
     assert float(average["t_low"]) > 0 and float(average["t_p_holm"]) < 0.05
+
+
+def test_an_encoder_that_is_the_same_under_all_seeds_is_a_baseline(trained, tmp_path, capsys):
+    """As where the encoder is loaded and not drawn: seeds of SimCSE against the one checkpoint they start from."""
+    simcse, untrained = trained
+    same = [copied(untrained[0], tmp_path / f"untrained-{seed}", seed=seed) for seed in range(5)]
+    code, printed, _ = run(capsys, *simcse[:5], *same, "--out", tmp_path / "out")
+    assert code == 0 and re.search(r"\nsimcse against untrained: higher on .*Avg", printed)
+    assert "all 5 runs of untrained score the same: they are one checkpoint" in printed and "Welch's t" in printed
+
+
+# ------------------------------------------------------------ one seed, or one checkpoint, as several
+
+
+def test_seeds_of_unlike_recipes_are_not_paired_and_no_claim_is_made(tmp_path, capsys):
+    arms = {"new": ("mcse", "mcseo", "dalr"), "old": ("simcse", "diffcse", "untrained")}
+    lifts = {"new": 0.6, "old": 0.0}
+    named = []
+    for arm, recipes in arms.items():
+        runs = [drawn(tmp_path / "runs", recipe, range(1), lift=lifts[arm])[0] for recipe in recipes]
+        named += ["--arm", f"{arm}={comma(runs)}"]
+    code, printed, _ = run(capsys, *named, "--baseline", "old", "--out", tmp_path / "out")
+    assert code == 0 and "paired t" not in printed and "over seeds and pairs" not in printed
+    for arm, recipes in arms.items():
+        assert f"{arm} is runs of several recipes ({', '.join(recipes)}): no claim about the recipe\n" in printed
+    assert "these checkpoints (new against old): higher" in printed and "\nnew against old" not in printed
+    assert {row["claim_about"] for row in rows(tmp_path / "out") if row["arm"] == "new"} == {"these checkpoints"}
+
+
+def test_copies_among_seeds_are_refused(trained, tmp_path, capsys):
+    simcse, untrained = trained
+    copies = [copied(simcse[0], tmp_path / f"simcse-{seed}", seed=seed) for seed in (10, 11, 12)]
+    code, printed, told = run(capsys, *simcse[:2], *copies, *untrained, "--out", tmp_path / "out")
+    assert code == 3 and not printed and not (tmp_path / "out").exists() and told.count("\n") == 1
+    assert all(str(path) in told for path in (simcse[0], *copies)) and "no 4 seeds of simcse" in told
+
+
+def test_one_checkpoint_copied_for_every_seed_is_one(trained, tmp_path, capsys):
+    copies = [copied(trained[0][0], tmp_path / f"mcse-{seed}", recipe="mcse", seed=seed) for seed in range(5)]
+    code, printed, _ = run(capsys, *copies, *trained[1], "--out", tmp_path / "out")
+    assert code == 0 and "one checkpoint against five: no claim about the recipe" in printed
+    assert "all 5 runs of mcse score the same" in printed and "\nmcse against untrained" not in printed
+    assert {row["claim_about"] for row in rows(tmp_path / "out") if row["arm"] == "mcse"} == {"these checkpoints"}
+    assert "all 5 runs of mcse score the same" in run(capsys, *copies, "--out", tmp_path / "out")[1]
+
+
+def test_what_is_told_of_the_runs_is_in_print_and_markdown(tmp_path, capsys):
+    runs = [*drawn(tmp_path / "runs", "simcse", range(3)), *drawn(tmp_path / "runs", "mcse", range(3))]
+    told(runs[4], pooling="cls")
+    printed = run(capsys, *runs, "--out", tmp_path / "out")[1]
+    line = "pooling is not the same (mean in simcse, mcse; cls in mcse): a difference may be due to it"
+    assert line in printed and line in (tmp_path / "out/compare.md").read_text()
+    told(runs[4], pooling="mean", dtype="bf16")
+    code, _, said = run(capsys, *runs, "--out", tmp_path / "out")
+    assert code == 3 and "dtype bf16, but" in said
 
 
 def test_the_kept_scores_are_small():

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, ParamsError
-from stages.evaluate.compare.runs import AVERAGE, arms_of, board, read_run
-from tests.stages.evaluate.compare.kept import SEVEN, drawn, lay, pairs_of, write
+from stages.evaluate.compare.runs import AVERAGE, arms_of, board, checkpoints, read_run
+from tests.stages.evaluate.compare.kept import SEVEN, copied, drawn, lay, pairs_of, scored, told, write
 
 
 def test_runs_are_arms_by_recipe_in_the_order_of_their_seeds(tmp_path):
@@ -83,10 +83,77 @@ def test_constant_cosines_are_undefined_and_left_out(tmp_path):
     (one,) = drawn(tmp_path, "simcse", range(1))
     gold = {name: np.arange(80.0) for name in ("STS12", "STS-B")}
     cosines = {"STS12": np.ones(80), "STS-B": np.arange(80.0)}
-    flat = write(tmp_path / "flat-0", pairs_of(gold, cosines), "flat", 0, {})
+    flat = write(tmp_path / "flat-0", pairs_of(gold, cosines), "flat", 0, scored(gold, cosines))
     assert board(arms_of([flat], [])).left_out["STS12"].startswith("STS12 is undefined in flat-0")
     with pytest.raises(InputError, match="other gold scores"):
         board(arms_of([one, flat], []))
+
+
+def test_metrics_are_paired_with_the_folder_of_their_name(tmp_path):
+    """Beside runs/a.json lie runs/a, which is its own, and runs/pairs.parquet, which is of runs/metrics.json."""
+    (own,) = drawn(tmp_path / "runs", "simcse", range(3, 4))
+    (other,) = drawn(tmp_path, "mcse", range(1))
+    for file in ("pairs.parquet", "metrics.json"):
+        shutil.copy(other / file, tmp_path / "runs" / file)
+    (own / "metrics.json").rename(tmp_path / "runs/simcse-3.json")
+    found = read_run(tmp_path / "runs/simcse-3.json")
+    assert (found.path, found.seed) == (own, 3)
+    assert read_run(tmp_path / "runs/metrics.json").path == tmp_path / "runs"
+    shutil.rmtree(own)
+    with pytest.raises(InputError, match="no pairs.parquet in .*simcse-3"):
+        read_run(tmp_path / "runs/simcse-3.json")
+
+
+def test_other_pooling_and_pairs_without_an_embedding_are_told(tmp_path):
+    (one,), (two,) = drawn(tmp_path, "simcse", range(1)), drawn(tmp_path, "mcse", range(1))
+    assert not board(arms_of([one, two], [])).caution
+    tasks = json.loads((two / "metrics.json").read_text())["tasks"]
+    told(two, pooling="cls", tasks=tasks | {"STS-B": tasks["STS-B"] | {"nan_pairs": 3}})
+    pooling, without = board(arms_of([one, two], [])).caution
+    assert pooling.startswith("pooling is not the same (mean in simcse; cls in mcse)")
+    assert without.startswith("3 pairs of STS-B have no embedding in mcse-0")
+
+
+def test_an_arm_with_a_seed_twice_has_no_seeds(tmp_path):
+    """Three recipes of one seed under one name are no three seeds that others could be paired with."""
+    runs = [drawn(tmp_path, name, range(1))[0] for name in ("mcse", "mcseo", "dalr")]
+    (arm,) = arms_of([], [("new", runs)])
+    assert [run.seed for run in arm.runs] == [0, 0, 0] and arm.seeds is None
+
+
+# ------------------------------------------------------------ one checkpoint as several runs
+
+
+@pytest.mark.parametrize("told_by", ["cosines", "model"])
+def test_copies_under_other_seeds_are_refused(tmp_path, told_by):
+    one, two = drawn(tmp_path, "simcse", range(2))
+    if told_by == "cosines":
+        copies = [copied(one, tmp_path / f"simcse-{seed}", seed=seed) for seed in (2, 3, 4)]
+    else:  # scored by other hardware, or with other pooling
+        copies = drawn(tmp_path, "simcse", range(2, 5))
+        model = json.loads((one / "metrics.json").read_text())["model"]
+        copies = [told(copy, model=model) for copy in copies]
+    with pytest.raises(InputError) as refused:
+        board(arms_of([one, two, *copies], []))
+    named = str(refused.value)
+    assert refused.value.code == 3 and "no 4 seeds of simcse" in named and "\n" not in named
+    assert all(str(run) in named for run in (one, *copies)) and str(two) not in named
+
+
+def test_a_cosine_apart_by_rounding_is_the_same_checkpoint(tmp_path):
+    one, two = drawn(tmp_path, "simcse", range(2))
+    copy = copied(one, tmp_path / "simcse-2", seed=2)
+    table = pq.read_table(copy / "pairs.parquet")
+    shaken = table["cosine"].to_numpy() + np.random.default_rng(0).normal(scale=1e-6, size=len(table))
+    pq.write_table(table.set_column(3, "cosine", pa.array(shaken, pa.float32())), copy / "pairs.parquet")
+    with pytest.raises(InputError, match="no 2 seeds of simcse"):
+        board(arms_of([one, two, copy], []))
+
+
+def test_real_seeds_are_each_a_checkpoint(tmp_path):
+    runs = [lay(tmp_path, f"{recipe}-{seed}") for recipe in ("simcse", "untrained") for seed in range(5)]
+    made = board(arms_of(runs, []))
+    assert [len(checkpoints(made, arm)) for arm in made.arms] == [5, 5]
 
 
 # ------------------------------------------------------------ refusals
@@ -96,6 +163,10 @@ def spoil(folder, how):
     """Makes a run one that cannot be compared."""
     file = folder / "pairs.parquet"
     table = pq.read_table(file)
+    if how in ("fewer", "gold"):  # evaluated so: the score is of the other pairs
+        told(folder, tasks={"STS12": {"all": None}, "STS-B": {"all": None}})
+        for name in ("STS12", "STS-B"):
+            (folder / f"{name}.json").unlink()
     if how == "no pairs":
         file.unlink()
     elif how == "cut":
@@ -127,11 +198,23 @@ def spoil(folder, how):
     elif how == "score":
         (folder / "STS12.json").write_text(json.dumps({"all": 0.01}))
     elif how == "protocol":
-        (folder / "metrics.json").write_text(json.dumps({"recipe": "mcse", "seed": 0, "protocol": "mteb"}))
+        told(folder, protocol="mteb")
+    elif how == "dtype":
+        told(folder, dtype="bf16")
+    elif how == "no dtype":
+        told(folder, dtype=None)
+    elif how == "model":
+        told(folder, model=["x"])
+    elif how == "no STS":
+        told(folder, tasks=None, transfer={"average": 80.0})
+    elif how == "missing":
+        told(folder, tasks={"STS12": {"missing": "no file"}, "STS-B": {"all": None}})
+    elif how == "another's metrics":
+        told(folder, tasks={"STS12": {"all": 0.02}, "STS-B": {"all": None}})
     elif how == "nameless":
-        (folder / "metrics.json").write_text(json.dumps({"recipe": None, "seed": None}))
+        told(folder, recipe=None, seed=None)
     elif how == "same":
-        (folder / "metrics.json").write_text(json.dumps({"recipe": "simcse", "seed": 0, "protocol": "senteval"}))
+        told(folder, recipe="simcse")
 
 
 REFUSED = {
@@ -148,6 +231,12 @@ REFUSED = {
     "seed": "not what evaluate writes",
     "score": "says 1.00, but pairs.parquet beside it gives",
     "protocol": "protocol mteb, but",
+    "dtype": "dtype bf16, but",
+    "no dtype": "dtype not told, but",
+    "model": "not what evaluate writes",
+    "no STS": "no score of 'STS-B', but",
+    "missing": "no score of 'STS12', but",
+    "another's metrics": "says 2.00, but pairs.parquet beside it gives",
     "nameless": "--arm NAME=",
     "same": "simcse, seed 0, is in arm simcse already",
 }
