@@ -20,6 +20,7 @@ from model.encoder import Encoder
 from model.errors import ModelError
 from model.heads import Head
 from model.losses.span_mean import span_mean, token_span
+from model.packed import packed
 
 HEADS = ("grounding", "visual", "object", "span")
 _OBJECT_TERMS = ("object", "span", "soft")
@@ -122,41 +123,57 @@ def _through(head: Head, rows: np.ndarray, what: str = "vectors") -> np.ndarray:
 
 
 @torch.inference_mode()
-def pooled(encoder: Encoder, texts: Sequence[str], batch_rows: int = 64) -> np.ndarray:
-    """h of texts, float32 [n, H]: the vector that the heads read, which pooling `cls_mlp` passes on through its MLP."""
-    return _by_length(encoder, encoder.token_ids(texts), batch_rows, lambda tokens, mask, _: encoder(tokens, mask))
+def pooled(
+    encoder: Encoder,
+    texts: Sequence[str],
+    batch_rows: int = 64,
+    max_length: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> np.ndarray:
+    """h of texts, float32 [n, H]: the vector that the heads read, which pooling `cls_mlp` passes on through its MLP.
+
+    `max_length` and `dtype`: as in `Encoder.encode`.
+    """
+    ids = encoder.token_ids(texts, max_length)
+    return _by_length(encoder, ids, batch_rows, dtype, lambda tokens, mask, _: encoder(tokens, mask))
 
 
 def span_vectors(
-    encoder: Encoder, captions: Sequence[str], spans: Sequence[tuple[int, int]], batch_rows: int = 64
+    encoder: Encoder,
+    captions: Sequence[str],
+    spans: Sequence[tuple[int, int]],
+    batch_rows: int = 64,
+    max_length: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> np.ndarray:
     """Mean of the last token states over the characters spans[i] of captions[i], float32 [n, H]; NaN where the
-    caption is cut before its phrase ends.
+    caption is cut before its phrase ends. `max_length` and `dtype`: as in `Encoder.encode`.
     """
-    offsets = encoder.token_offsets(captions)
+    offsets = encoder.token_offsets(captions, max_length)
     found = [token_span(own, *span) for own, span in zip(offsets, spans, strict=True)]
 
     def means(tokens: Tensor, mask: Tensor, rows: list[int]) -> Tensor:
-        states = encoder.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        states = encoder.model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
         first, end = torch.tensor([found[row] or (0, 1) for row in rows], device=states.device).T
         h = span_mean(states, torch.arange(len(rows), device=states.device), first, end)
         lost = torch.tensor([found[row] is None for row in rows], device=states.device)
         return h.masked_fill(lost[:, None], torch.nan)
 
     with torch.inference_mode():
-        return _by_length(encoder, encoder.token_ids(captions), batch_rows, means)
+        return _by_length(encoder, encoder.token_ids(captions, max_length), batch_rows, dtype, means)
 
 
-def _by_length(encoder: Encoder, ids: list[list[int]], batch_rows: int, run) -> np.ndarray:
+def _by_length(encoder: Encoder, ids: list[list[int]], batch_rows: int, dtype: torch.dtype, run) -> np.ndarray:
     """run(tokens, mask, rows) -> [rows, H] over batches of like length, put back into the order of `ids`."""
     was_training, result = encoder.training, np.zeros((len(ids), encoder.hidden), np.float32)
     encoder.eval()
     try:
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        for start in range(0, len(order), batch_rows):
-            rows = order[start : start + batch_rows]
-            tokens, mask = encoder.pad([ids[i] for i in rows])
-            result[rows] = run(tokens.to(encoder.device), mask.to(encoder.device), rows).float().cpu().numpy()
+        with packed(encoder, encoder.device, dtype):
+            for start in range(0, len(order), batch_rows):
+                rows = order[start : start + batch_rows]
+                tokens, mask = encoder.pad([ids[i] for i in rows])
+                result[rows] = run(tokens.to(encoder.device), mask.to(encoder.device), rows).float().cpu().numpy()
     finally:
         encoder.train(was_training)
     return result

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import PARAMETERS, ModelError
-from model.sts_rows import json_rows, parquet_rows
+from model.sts_rows import check_shards, json_rows, parquet_rows
 
 PROTOCOLS = ("senteval", "mteb")
 SEVEN = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R")
@@ -251,6 +251,7 @@ def _dataset_task(root: Path, name: str, plain: bool) -> Task:
     files = _data_files(folder, split)
     if not files:
         return Task(name, missing=f"{folder} has no .parquet or .jsonl file of the {split} split")
+    check_shards(files)
     rows, places = [], []
     for file in files:
         reader = next(read for suffix, read in _READERS.items() if file.name.endswith(suffix))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import ModelError
+from model.sts_rows import encodes
 
 KINDS = {"sts": "caption-caption", "sits": "caption-image", "sis": "image-image"}
 SPLITS = ("val", "test")
@@ -45,7 +46,7 @@ class Ratings:
 
 
 def files(root: Path) -> dict[tuple[str, str], Path]:
-    """(kind, split) -> file, of what lies in `root`/cxc or in `root` itself."""
+    """(kind, split) -> file, of what lies in `root`/cxc or in `root` itself; several are a ModelError (3)."""
     found = {}
     for kind in KINDS:
         for split in SPLITS:
@@ -56,6 +57,9 @@ def files(root: Path) -> dict[tuple[str, str], Path]:
                 f"cxc_{kind}_{split}.*.tsv",
             )
             there = [file for folder in (root / "cxc", root) for name in names for file in sorted(folder.glob(name))]
+            if len(there) > 1:
+                listed = ", ".join(str(file.relative_to(root)) for file in there)
+                raise ModelError(f"{root}: several files of {KINDS[kind]} ratings ({split}), keep one: {listed}")
             if there:
                 found[kind, split] = there[0]
     return found
@@ -102,10 +106,14 @@ def read_captions(file: Path) -> dict[int, str]:
     """Caption id -> text of COCO captions JSON. Raises ModelError (3) if it is not that."""
     try:
         found = json.loads(file.read_bytes().decode("utf-8-sig"))["annotations"]
-        return {int(each["id"]): " ".join(each["caption"].split()) for each in found}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        texts = {int(each["id"]): " ".join(each["caption"].split()) for each in found}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise ModelError(f"{file}{line}: not COCO captions JSON ({type(error).__name__}: {error})") from error
+    for identifier, text in texts.items():
+        if not encodes(text):
+            raise ModelError(f"{file}: not COCO captions JSON (caption {identifier} has half of a surrogate pair)")
+    return texts
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from pipeline.errors import InputError
 
@@ -21,7 +22,10 @@ def model_folder(named: str) -> Path:
         raise InputError(f"{named}: no such model folder; give the folder of a Hugging Face model, or a hub name")
     names = [named] if "/" in named else [named, f"sentence-transformers/{named}"]
     for name in names:
-        file = try_to_load_from_cache(name, "config.json")
+        try:
+            file = try_to_load_from_cache(name, "config.json")
+        except HFValidationError:  # no name that the hub would give (a..b, a--b, a.)
+            continue
         if isinstance(file, str):
             return Path(file).parent
     raise InputError(

@@ -1,7 +1,9 @@
 """What a run of the suites leaves: files of scores, the cosines of the STS pairs, tables for a person."""
 
+import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +13,11 @@ from rich.table import Table
 from model import sts
 from pipeline.errors import tell
 from pipeline.files import write_atomic, write_json
+from pipeline.sections import Suite
 
+PAIRS, METRICS = "pairs.parquet", "metrics.json"
+# what suites call the texts, images or pairs whose embedding is zero or not finite
+_UNUSABLE = ("nan_pairs", "unusable_pairs", "unusable")
 _PAIRS = pa.schema(
     [
         ("task", pa.string()),
@@ -27,7 +33,38 @@ def write_scores(folder: Path, results: dict[str, dict]) -> None:
     """One JSON a task, named for it."""
     for result in results.values():
         for name, score in result["tasks"].items():
-            write_json(folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}.json", score)
+            write_json(folder / _file_name(name), score)
+
+
+def _file_name(task: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', task)}.json"
+
+
+def clear(folder: Path, metrics: Path) -> None:
+    """Removes what an earlier run left in `folder`, which may have scored another model on other suites: pairs.parquet,
+    the file of each task that its metrics name (in the folder, or beside it as `--out FOLDER.json` has them), and the
+    folder's own metrics where this run's, `metrics`, are beside it. Other files stay.
+    """
+    (folder / PAIRS).unlink(missing_ok=True)
+    for file in (folder / METRICS, folder.parent / f"{folder.name}.json"):
+        for name in _tasks_of(file):
+            (folder / _file_name(name)).unlink(missing_ok=True)
+    if folder / METRICS != metrics and _tasks_of(folder / METRICS):
+        (folder / METRICS).unlink()
+
+
+def _tasks_of(metrics: Path) -> set[str]:
+    """The tasks that a metrics file of an earlier run names; none where it is not one."""
+    try:
+        body = json.loads(metrics.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return set()
+    if not isinstance(body, dict) or not {"model", "protocol", "pooling"} <= set(body):
+        return set()
+    suites = [own.get("tasks") for name in get_args(Suite) if isinstance(own := body.get(name), dict)]
+    return {
+        name for tasks in (body.get("tasks"), body.get("others"), *suites) if isinstance(tasks, dict) for name in tasks
+    }
 
 
 def write_pairs(path: Path, tasks: dict[str, sts.Task], cosines: dict[str, dict[str, list[float]]]) -> None:
@@ -62,9 +99,24 @@ def show(name: str, results: dict[str, dict]) -> None:
                 tell(f"evaluate: {suite}: {task} is missing: {score['missing']}")
 
 
+def unusable(results: dict[str, dict]) -> dict[str, int]:
+    """{task: how many of its pairs, texts or images have a zero or non-finite embedding} where there are any."""
+    counts = {
+        task: sum(score.get(key, 0) for key in _UNUSABLE)
+        for result in results.values()
+        for task, score in result["tasks"].items()
+    }
+    return {task: count for task, count in counts.items() if count}
+
+
+def _footnote(suite: str, result: dict) -> str | None:
+    counts = ", ".join(f"{task} {count}" for task, count in unusable({suite: result}).items())
+    return f"zero or non-finite embeddings: {counts}" if counts else None
+
+
 def _show_sts(console: Console, name: str, result: dict) -> None:
     seven = {task: score for task, score in result["tasks"].items() if task in sts.SEVEN}
-    table = Table(title=f"{name}: correlation x 100")
+    table = Table(title=f"{name}: correlation x 100", caption=_footnote("sts", result))
     for column in ("", *seven, "Avg"):
         table.add_column(column, justify="left" if not column else "right")
     rows = {"Spearman, all": ("all",), "mean": ("mean",), "wmean": ("wmean",), "Pearson, all": ("pearson", "all")}
@@ -91,7 +143,7 @@ def _correlation(score: dict, path: tuple[str, ...]) -> str:
 
 def _show_other(console: Console, name: str, suite: str, result: dict) -> None:
     """Every number of every task, as the suite gives it."""
-    table = Table(title=f"{name}: {suite}")
+    table = Table(title=f"{name}: {suite}", caption=_footnote(suite, result))
     table.add_column("task")
     table.add_column("")
     for task, score in result["tasks"].items():

@@ -53,9 +53,7 @@ def run(embed: Embedder, place: Place, known: dict[str, dict] | None = None) -> 
         else:
             space = space or load_grounding(embed.folder)
             if space.lacks:
-                scores[name] = {
-                    "missing": f"the model has no {' and no '.join(space.lacks)} head: not trained on images"
-                }
+                scores[name] = {"missing": space.lacks}
             else:
                 scores[name] = _TASKS[name](embed, space, place)
     return {"tasks": scores, "average": None, "withheld": None}
@@ -70,7 +68,8 @@ def _h(embed: Embedder, texts: list[str]) -> np.ndarray:
     if embed.encoder.mlp is None:
         return embed(texts)
     different = list(dict.fromkeys(texts))
-    row_of, h = {text: row for row, text in enumerate(different)}, pooled(embed.encoder, different, embed.batch_rows)
+    row_of = {text: row for row, text in enumerate(different)}
+    h = pooled(embed.encoder, different, embed.batch_rows, embed.max_length, embed.dtype)
     return h[[row_of[text] for text in texts]]
 
 
@@ -198,7 +197,8 @@ def _object_phrase(embed: Embedder, space: Grounding, place: Place) -> dict:
     seen = space.objects(vectors)
     if space.spans:
         spans = [(row["start"], row["end"]) for row in found.pairs]
-        h = span_vectors(embed.encoder, [text_of[row["caption_id"]] for row in found.pairs], spans, embed.batch_rows)
+        whole = [text_of[row["caption_id"]] for row in found.pairs]
+        h = span_vectors(embed.encoder, whole, spans, embed.batch_rows, embed.max_length, embed.dtype)
     else:
         h = _h(embed, [row["text"] for row in found.pairs])
     phrases = space.phrases(h)

@@ -8,7 +8,7 @@
   saw, but for case, punctuation and blanks; `near`: how many others share most of their words with a training text
   (None: not looked for); `examples`: a few `TextMatch` (`training`, `evaluation`, both as written, `jaccard`; 1 for
   an exact one), the nearest first.
-- `missing`: a line that says why there are no STS sentences, or "".
+- `missing`: a line that says why there are no STS sentences, or which tasks have none that are read here, or "".
 - `images`: an `ImageLeak` for the dev and the test split. `name`; `images`: images in it; `exact`: how many are byte
   for byte a training image; `near`: how many others look like one (None: not looked for); `examples`: a few
   `ImageMatch` (`training`, `evaluation`: image ids, `distance`: bits that differ, `equal`: the same file).
@@ -78,7 +78,7 @@ class Leaks:
     images: list[ImageLeak] = field(default_factory=list)
 
 
-def check(data: Path, sets: Path, jaccard: float | None, distance: int | None) -> Leaks:
+def check(data: Path, sets: Path, jaccard: float | None, distance: int | None, protocol: str = "senteval") -> Leaks:
     """Holds the training side of a dataset against everything it is judged on, shard after shard.
 
     Args:
@@ -86,17 +86,29 @@ def check(data: Path, sets: Path, jaccard: float | None, distance: int | None) -
         sets: the folder of the STS tasks in SentEval layout (evaluate.path).
         jaccard: texts are near from this index on, None: off.
         distance: images are near up to so many bits, None: off.
+        protocol: of the STS tasks (evaluate.protocol).
 
     Raises:
         InputError: a shard is damaged, or a file of an STS task cannot be read.
     """
     ingest = data / "ingest"
-    judged = {name: texts for name, texts in read_sets(sets).items() if texts}
-    missing = "" if judged else f"{sets}: no STS task here, so only captions are compared"
+    judged = {name: texts for name, texts in read_sets(sets, protocol).items() if texts}
+    missing = _missing(sets, bool(judged))
     judged |= {f"captions {split}": _captions(ingest, split) for split in SPLITS}
     seen, texts = _text_leaks(judged, _training_texts(ingest), jaccard)
     shown, images = _image_leaks(ingest, distance)
     return Leaks(jaccard, distance, seen, shown, texts, missing, images)
+
+
+def _missing(sets: Path, some: bool) -> str:
+    """What of the STS tasks in `sets` is not looked at; `some`: whether there are sentences of any."""
+    only = "" if some else "; only captions are compared"
+    if unread := sts_sets.unread(sets):
+        return (
+            f"{sets}: leaks into {', '.join(unread)} were not looked for: the sentences are not at hand as files in "
+            f"SentEval’s layout{only}"
+        )
+    return "" if some else f"{sets}: no STS task here, so only captions are compared"
 
 
 # ---------------------------------------------------------------- texts
@@ -222,15 +234,16 @@ def _again(folder: Path) -> Iterator[pa.Table]:
 # ---------------------------------------------------------------- STS sentences
 
 
-def read_sets(sets: Path) -> dict[str, list[str]]:
-    """The sentences of every STS task that is judged on, by task; only of pairs that have a gold score.
+def read_sets(sets: Path, protocol: str = "senteval") -> dict[str, list[str]]:
+    """The sentences of every STS task that is judged on, by task; only of pairs that have a gold score. SICK-R is its
+    test split, with protocol mteb all of it.
 
     Raises:
         InputError: a file of a task cannot be read (stages/report/sts_sets.py).
     """
     judged = {}
     for task, subsets in sts_sets.read(sets).items():
-        if task == "SICK-R":
+        if task == "SICK-R" and protocol == "senteval":
             subsets = {split: pairs for split, pairs in subsets.items() if split == "test"}
         texts = [text for pairs in subsets.values() for text in pairs.sentences]
         judged["STS-B dev" if task == "STS-B-dev" else task] = texts

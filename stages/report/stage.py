@@ -119,7 +119,11 @@ def build(params: Params, places: Places) -> str:
         training=training,
         differences=_differences(params, places),
         leaks=leaks.check(
-            places.data, Path(params.evaluate.path), params.report.leak_jaccard, params.report.leak_distance
+            places.data,
+            Path(params.evaluate.path),
+            params.report.leak_jaccard,
+            params.report.leak_distance,
+            params.evaluate.protocol,
         ),
         settings=_settings(params),
         hashes={

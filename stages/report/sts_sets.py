@@ -1,4 +1,5 @@
-"""The sentences of the STS tasks, as the page needs them: reader of SentEval's layout.
+"""The sentences of the STS tasks, as the page needs them: reader of SentEval's layout. Tasks that are there in MTEB's
+alone (Parquet, JSON lines) are scored and not read here: `unread` names them.
 
 Of pairs with a gold score alone, in the files' order, so that pair n of a subset is the one that the scores of the
 stage evaluate call n. Sentences are split on whitespace and joined with single spaces.
@@ -12,6 +13,9 @@ from pipeline.errors import InputError
 
 _BELOW = ("", "STS", "sts", "downstream/STS", "downstream")
 _SICK = {"train": "SICK_train.txt", "trial": "SICK_trial.txt", "test": "SICK_test_annotated.txt"}
+_DATASETS = {f"STS{year}": f"sts{year}-sts" for year in range(12, 17)}
+_DATASETS |= {"STS-B": "stsbenchmark-sts", "STS-B-dev": "stsbenchmark-sts", "SICK-R": "sickr-sts"}
+_FORMATS = (".parquet", ".jsonl", ".jsonl.gz")
 _SICK_COLUMNS = ("sentence_A", "sentence_B", "relatedness_score")
 
 
@@ -42,6 +46,16 @@ def read(sets: Path) -> dict[str, dict[str, Pairs]]:
         found[task] = {split: _bench(file)} if file.is_file() else {}
     found["SICK-R"] = {split: _sick(sick / name) for split, name in _SICK.items() if (sick / name).is_file()}
     return {task: subsets for task, subsets in found.items() if subsets}
+
+
+def unread(sets: Path) -> list[str]:
+    """Tasks that `read` has nothing of, but whose dataset of MTEB is there."""
+    known, found = read(sets), {}
+    for task, dataset in _DATASETS.items():
+        names = (dataset, *(f"{owner}{dataset}" for owner in ("mteb__", "mteb--", "mteb_", "datasets--mteb--")))
+        folders = [sets / below / name for below in (*_BELOW, "mteb") for name in names]
+        found[task] = any(file for folder in folders for file in folder.rglob("*") if file.name.endswith(_FORMATS))
+    return [task for task, there in found.items() if there and task not in known]
 
 
 def _folder(sets: Path, name: str) -> Path:

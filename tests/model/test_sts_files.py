@@ -124,6 +124,32 @@ def test_splits_revisions_and_shards_of_a_dataset(tmp_path):
     assert "has no .parquet or .jsonl file of the train split" in tasks["STS-B-train"].missing
 
 
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        ((0, 2), "1 of 3 files are not there: test-00001-of-00003;"),
+        ((1,), "2 of 3 files are not there: test-00000-of-00003, test-00002-of-00003;"),
+        ((0, 1, 2), None),
+        ((1, 2, 3), None),
+    ],
+)
+def test_a_file_of_several_that_is_not_there_is_named(tmp_path, there, missing):
+    folder = tmp_path / "stsbenchmark-sts"
+    for n in there:
+        write_jsonl(folder / f"data/test-{n:05}-of-00003.jsonl", [("a", "b", 1)])
+    if missing is None:
+        assert len(sts.load_tasks(tmp_path, ["STS-B"])["STS-B"].subsets["test"].gold) == 3
+    else:
+        with pytest.raises(ModelError, match=re.escape(f"{folder}/data: {missing}")):
+            sts.load_tasks(tmp_path, ["STS-B"])
+
+
+def test_however_many_files_a_name_claims_few_are_listed(tmp_path):
+    write_jsonl(tmp_path / "sts12-sts/test-00000-of-999999999999.jsonl", [("a", "b", 1)])
+    with pytest.raises(ModelError, match=r"-00005-of-999999999999 and 999999999993 more; get the others too"):
+        sts.load_tasks(tmp_path, ["STS12"])
+
+
 def test_subsets_that_a_file_does_not_tell_apart_have_no_mean(tmp_path):
     write_jsonl(tmp_path / "sts12-sts/test.jsonl", [("a", "b", 1), ("aa", "a", 5), ("b", "c", 2)])
     task = sts.load_tasks(tmp_path, ["STS12"], "mteb")["STS12"]
@@ -152,6 +178,11 @@ def test_of_two_layouts_the_protocols_own_is_read(tmp_path):
         ("jsonl", b'{"sentence1": "a", "sentence2": null, "score": 1}\n', r"test\.jsonl:1: a sentence is missing"),
         ("jsonl", b'{"sentence1": "a", "sentence2": "b", "score": "5"}\n', r"test\.jsonl:1: gold score '5'"),
         ("jsonl", b'{"sentence1": "a", "sentence2": "b", "score": 1e999}\n', r"test\.jsonl:1: gold score inf"),
+        (
+            "jsonl",
+            b'{"sentence1": "\\ud800", "sentence2": "b", "score": 1}\n',
+            r"test\.jsonl:1: a sentence has half of",
+        ),
         ("jsonl.gz", b"\x1f\x8bdamaged", r"test\.jsonl\.gz: cannot be read"),
         ("parquet", b"PAR1 damaged PAR1", r"\.parquet: not readable as Parquet"),
     ],
@@ -171,6 +202,10 @@ def test_a_parquet_file_of_other_columns_is_named(tmp_path):
         sts.load_tasks(tmp_path, [task])
     pq.write_table(pa.table({"sentence1": ["a", None], "sentence2": ["b", "c"], "score": [1.0, 2.0]}), file)
     with pytest.raises(ModelError, match=r"0ab1\.parquet:2: a sentence is missing"):
+        sts.load_tasks(tmp_path, [task])
+    late = pa.array([2**31 - 1], pa.int32()).cast(pa.date32())  # no date that Python has
+    pq.write_table(pa.table({"sentence1": late, "sentence2": ["b"], "score": [1.0]}), file)
+    with pytest.raises(ModelError, match=r"0ab1\.parquet: not readable as Parquet"):
         sts.load_tasks(tmp_path, [task])
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.errors import ModelError
+from model.sts_rows import check_shards
 from stages.evaluate.transfer.labelled import Labelled, Part
 
 _TEXTS = (("text",), ("sentence",))
@@ -34,6 +35,7 @@ def folders(base: Path, name: str) -> list[Path]:
 
 def read(name: str, folder: Path, files: list[Path]) -> Labelled:
     """The task of these files. Raises ModelError naming the file, and the row (the first is 1), of what is wrong."""
+    check_shards(files)
     found: dict[str, list[tuple[Path, list[list[str]], list]]] = {}
     for file in files:
         found.setdefault(_split(file.relative_to(folder)), []).append((file, *_columns(file, name)))

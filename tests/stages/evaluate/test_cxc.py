@@ -105,6 +105,36 @@ def test_captions_are_read_or_told(tmp_path_factory, data):
         assert re.match(rf"{re.escape(str(file))}(:\d+)?: not COCO captions JSON", str(error))
 
 
+@pytest.mark.parametrize(
+    ("each", "told"),
+    [
+        ('{"id": 1e999, "caption": "a"}', "OverflowError"),
+        ('{"id": 7, "caption": "a \\ud800"}', "caption 7 has half of a surrogate pair"),
+    ],
+)
+def test_captions_that_no_later_step_could_take_are_told(tmp_path, each, told):
+    file = tmp_path / "captions_val2017.json"
+    file.write_text(f'{{"annotations": [{each}]}}')
+    with pytest.raises(ModelError, match=rf"captions_val2017.json: not COCO captions JSON .*{told}"):
+        read_captions(file)
+    file.write_text('{"annotations": [{"id": 7, "caption": "a \\ud83d\\udc15"}]}')
+    assert read_captions(file) == {7: "a \U0001f415"}
+
+
+def test_several_files_of_a_kind_and_split_are_refused(tmp_path):
+    (tmp_path / "cxc").mkdir()
+    for name in ("cxc_sts_val.val2017.tsv", "cxc/sts_val.csv", "cxc/sts_test.csv"):
+        (tmp_path / name).touch()
+    told = "several files of caption-caption ratings (val), keep one: cxc/sts_val.csv, cxc_sts_val.val2017.tsv"
+    with pytest.raises(ModelError, match=re.escape(f"{tmp_path}: {told}")):
+        files(tmp_path)
+    (tmp_path / "cxc/sts_val.csv").unlink()
+    assert {split: file.name for (_, split), file in files(tmp_path).items()} == {
+        "val": "cxc_sts_val.val2017.tsv",
+        "test": "sts_test.csv",
+    }
+
+
 # ---------------------------------------------------------------- the bootstrap
 
 

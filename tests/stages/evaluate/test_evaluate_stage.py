@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from small import ROOT, environment, write_params
 from model import sts
 from model.encoder import load_encoder
 from pipeline.errors import InputError
+from pipeline.params import load
 from stages.evaluate import sts as suite
 from stages.evaluate.cache import Cache
 from stages.evaluate.embedder import Embedder
 from stages.evaluate.found import model_folder
 from stages.evaluate.place import Place
-from stages.evaluate.stage import scored
+from stages.evaluate.stage import run, scored, write
 
 WORLD = ROOT / "demo/world/sts"
 
@@ -148,6 +150,14 @@ def test_outside_a_checkout_a_file_of_metrics_and_a_folder_of_scores(model, few,
         ),
         (("--model", "x"), 2, "no params.yaml here, so name the places: --data DIR and --out FILE_OR_FOLDER"),
         (("--recipe", "mcseo"), 2, "either --model DIR, or --recipe and --seed"),
+        ((), 2, "either --model DIR, or --recipe and --seed"),
+        (("--model", "x", "--recipe", "mcseo", "--out", "o"), 2, "either --model DIR, or --recipe and --seed"),
+        (("--model", "x", "--recipe", "mcseo", "--seed", "0"), 2, "only label its scores, needs --out"),
+        (("--recipe", "mcseo", "--seed", "0", "--suite", "transfer"), 2, "--suite of a cell of the grid needs sts"),
+        *(
+            (("--model", name, "--data", ".", "--out", "o"), 3, f"{name}: no such model folder")
+            for name in ("foo--bar", "a..b", "foo.", "o/a..b")
+        ),
     ],
 )
 def test_mistakes_of_the_command_are_a_line(tmp_path, arguments, code, says):
@@ -183,6 +193,48 @@ def test_a_name_of_the_hub_is_looked_up_in_the_local_cache(model, tmp_path, monk
         model_folder("other/tiny-one")
 
 
+def test_what_an_earlier_run_left_goes_and_other_files_stay(model, few, tmp_path):
+    params = write_params(tmp_path / "params.yaml", tmp_path, evaluate__path=str(few), evaluate__suite=["sts"])
+    out, own = tmp_path / "found/tiny", {"pairs.parquet", "metrics.json", *(f"{name}.json" for name in sts.SEVEN)}
+    out.mkdir(parents=True)
+    for name in ("MR.json", "notes.json", "notes.txt"):
+        (out / name).write_text("{}")
+    embed, loaded = Embedder(model), load(params)
+
+    def leave(to, *suites):
+        args = Namespace(recipe=None, seed=None, dtype=None, metrics=None)
+        place = Place(few)
+        results = scored(list(suites), embed, place, Cache(tmp_path / "cache", embed, "senteval"))
+        write(loaded, args, None, embed, place, results, to)
+        return {file.name for file in out.iterdir()} - {"MR.json", "notes.json", "notes.txt"}
+
+    assert leave(out, "sts", "geometry") > own
+    assert leave(out, "geometry") == {"metrics.json", "geometry-STS-B-dev.json", "geometry-STS-B-test.json"}
+    assert leave(out, "sts") == own | {"STS-B-dev.json", "SICK-R-all.json"}
+    # the metrics beside the folder: the folder's own are no longer true
+    assert leave(out.with_suffix(".json"), "geometry") == {"geometry-STS-B-dev.json", "geometry-STS-B-test.json"}
+    assert leave(out, "sts") == own | {"STS-B-dev.json", "SICK-R-all.json"}
+    assert {"MR.json", "notes.json", "notes.txt"} <= {file.name for file in out.iterdir()}
+    (out / "metrics.json").write_text('{"tasks": {"notes": {}}}')  # not a run's: what it names is not ours
+    leave(out, "geometry")
+    assert (out / "notes.json").exists()
+
+
+def test_a_model_does_not_take_the_place_of_a_cell(model, few, tmp_path):
+    params = write_params(tmp_path / "params.yaml", tmp_path, evaluate__path=str(few))
+    cell = f"{load(params).grid.recipes[0]}-{load(params).grid.seeds[0]}"
+    shutil.copytree(model, tmp_path / cell)
+    result = evaluate(tmp_path, "--model", cell, "--suite", "sts")
+    assert result.returncode == 2 and f"{cell} is a cell of the grid" in result.stderr, result.stderr
+    assert not (tmp_path / "data").exists()
+    labels = ("--recipe", "simcse", "--seed", 3)
+    result = evaluate(tmp_path, "--model", cell, "--suite", "sts", *labels, "--out", "o")
+    assert result.returncode == 0, result.stderr
+    body = json.loads((tmp_path / "o/metrics.json").read_text())
+    assert (body["recipe"], body["seed"]) == ("simcse", 3)
+    assert not (tmp_path / "data").exists() and not (tmp_path / "metrics").exists()
+
+
 class Broken(Embedder):
     """Vectors of zero for every text that begins with a given letter."""
 
@@ -204,6 +256,24 @@ def test_texts_without_a_usable_vector_are_counted_and_named(model, few):
     assert embed.unusable() and all(text.startswith("a") for text in embed.unusable())
 
 
+def test_the_warning_and_the_footnote_come_from_the_scores_cached_or_not(model, few, tmp_path, monkeypatch, capsys):
+    params = load(write_params(tmp_path / "params.yaml", tmp_path, runtime__scratch=str(tmp_path / "scratch")))
+    names = ("recipe", "seed", "protocol", "dtype", "pooling", "collection", "metrics")
+    args = Namespace(**dict.fromkeys(names), model=str(model), data=few, suite=["sts"], out=tmp_path / "out")
+    monkeypatch.setattr("stages.evaluate.stage.Embedder", Broken)
+    for number in range(2):
+        run(params, args, None, "tiny")
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("9 of 9 tasks from the cache" in said) == bool(number)
+        found = json.loads((tmp_path / "out/metrics.json").read_text())
+        every = found["tasks"] | found["others"]
+        counts = {name: every[name]["nan_pairs"] for name in (*sts.SEVEN, "STS-B-dev", "SICK-R-all")}
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+        assert listed and f"which have no similarity, by task: {listed}" in said
+        assert f"zero or non-finite embeddings: {listed}" in said, "the footnote of the table"
+        assert ("the first text: 'a" in said) != bool(number)
+
+
 def test_a_text_is_encoded_once_for_all_suites(model, monkeypatch):
     embed = Embedder(model)
     seen = []
@@ -217,7 +287,6 @@ def test_a_text_is_encoded_once_for_all_suites(model, monkeypatch):
 
 def test_cells_and_runtime_do_not_decide_about_the_suites(tmp_path):
     from pipeline.errors import ParamsError
-    from pipeline.params import load
 
     (tmp_path / "c").mkdir()
     file = write_params(tmp_path / "params.yaml", tmp_path / "c", evaluate__suite=["geometry"])

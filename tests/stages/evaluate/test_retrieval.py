@@ -11,6 +11,7 @@ from tiny_collection import DIM, caption, encoder, feature, pair, write_collecti
 from model.errors import ModelError
 from model.grounding import load_grounding, pooled, span_vectors
 from model.losses.object_phrase import _sets
+from model.packed import packed
 from stages.evaluate import ranks as counted
 from stages.evaluate.embedder import Embedder
 from stages.evaluate.place import Place
@@ -131,7 +132,9 @@ def test_what_is_not_there_is_said(tmp_path):
     )
     assert "no collection is given" in run(embed, Place())["tasks"]["image-text"]["missing"]
     text_only = Embedder(write_model(tmp_path / "s", "simcse"))
-    assert "not trained on images" in run(text_only, Place(collection=root))["tasks"]["image-text"]["missing"]
+    assert run(text_only, Place(collection=root))["tasks"]["image-text"]["missing"] == (
+        "the model has no head grounding and no head visual: it was not trained on images"
+    )
 
 
 def test_heads_read_h_and_not_what_the_mlp_makes_of_it(tmp_path):
@@ -142,6 +145,37 @@ def test_heads_read_h_and_not_what_the_mlp_makes_of_it(tmp_path):
     with torch.inference_mode():
         assert np.abs(h - made.eval()(tokens, mask).numpy()).max() < 1e-5
     assert np.abs(h - made.encode(texts)).max() > 1e-2
+
+
+def test_heads_read_texts_cut_and_in_the_number_type_that_is_asked_for(tmp_path):
+    made = encoder("cls")
+    texts = ["a red ball near the small boat", "two dogs"]
+    for length, dtype in ((None, torch.float32), (5, torch.float32), (5, torch.bfloat16), (None, torch.bfloat16)):
+        assert np.abs(pooled(made, texts, 2, length, dtype) - made.encode(texts, 2, length, dtype=dtype)).max() < 1e-5
+    whole, cut = pooled(made, texts), pooled(made, texts, max_length=5)
+    assert np.abs(whole - cut)[0].max() > 1e-3 and np.abs(whole - cut)[1].max() < 1e-5
+    half = pooled(made, texts, dtype=torch.bfloat16)
+    assert 1e-5 < np.abs(whole - half).max() < 0.3
+    spans = [(0, 10), (0, 3)]
+    whole = span_vectors(made, texts, spans)
+    assert np.isnan(span_vectors(made, texts, [(20, 30), (0, 3)], max_length=5)[0]).all()
+    assert 1e-5 < np.abs(whole - span_vectors(made, texts, spans, dtype=torch.bfloat16)).max() < 0.3
+
+
+@pytest.mark.parametrize(("recipe", "pooling"), [("mcseo", "cls_mlp"), ("mcseo-span", "cls")])
+def test_the_suite_passes_length_and_number_type_on(tmp_path, monkeypatch, recipe, pooling):
+    captions, pairs, features, _ = scene()
+    root = write_collection(tmp_path / "c", {"captions": captions, "pairs": pairs, "features": features})
+    seen = []
+    monkeypatch.setattr(
+        "model.grounding.packed", lambda model, device, dtype: seen.append(dtype) or packed(model, device, dtype)
+    )
+    embed = Embedder(write_model(tmp_path / "m", recipe, pooling), max_length=4, dtype=torch.bfloat16)
+    cut = embed.encoder.token_ids
+    lengths = []
+    monkeypatch.setattr(embed.encoder, "token_ids", lambda texts, n=None: lengths.append(n) or cut(texts, n))
+    score = run(embed, Place(collection=root))["tasks"]["object-phrase"]
+    assert score["pairs"] == 4 and set(seen) == {torch.bfloat16} and set(lengths) == {4}
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "names", "shape"])

@@ -172,6 +172,16 @@ def test_parquet_splits_are_put_together_as_the_protocol_wants_them(tmp_path):
     assert parts["test"].labels.tolist() == [1, 0]
 
 
+def test_a_parquet_file_of_several_that_is_not_there_is_named(tmp_path):
+    for number in (0, 2):
+        write(tmp_path / f"MR/train-0000{number}-of-00003-0ab{number}.parquet", text=["a", "b"], label=[0, 1])
+    said = f"{tmp_path / 'MR'}: 1 of 3 files are not there: train-00001-of-00003"
+    with pytest.raises(ModelError, match=re.escape(said)):
+        find(tmp_path, "MR").read()
+    write(tmp_path / "MR/train-00001-of-00003.parquet", text=["a", "b"], label=[0, 1])
+    assert len(find(tmp_path, "MR").read().parts["all"].labels) == 6
+
+
 def test_parquet_labels_may_be_text(tmp_path):
     write(tmp_path / "TREC/train.parquet", text=list("abcdef"), **{"label-coarse": list("FEDCBA")})
     write(tmp_path / "TREC/test.parquet", text=["g"], **{"label-coarse": ["B"]})

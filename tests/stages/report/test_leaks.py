@@ -106,6 +106,34 @@ def test_nothing_to_compare_is_said_and_empty_sides_leak_nothing(tmp_path):
     assert [(leak.images, leak.exact, leak.near, leak.examples) for leak in leaks.images] == [(0, 0, 0, [])] * 2
 
 
+def test_tasks_that_are_there_in_another_layout_are_named(tmp_path):
+    data, sets = dataset(tmp_path / "d", [("t", "train", [])]), tmp_path / "sets"
+    for name in ("mteb/sts14-sts/data/test.parquet", "datasets--mteb--sickr-sts/snapshots/a/test.jsonl.gz"):
+        (sets / name).parent.mkdir(parents=True)
+        (sets / name).touch()
+    (sets / "sts15-sts").mkdir()  # nothing in it to score
+    said = "were not looked for: the sentences are not at hand as files in SentEval’s layout"
+    assert check(data, sets, None, None).missing == (
+        f"{sets}: leaks into STS14, SICK-R {said}; only captions are compared"
+    )
+    sts(sets, [("a", "b")])
+    assert check(data, sets, None, None).missing == f"{sets}: leaks into SICK-R {said}"
+
+
+def test_protocol_mteb_is_judged_on_all_of_sick(tmp_path):
+    (tmp_path / "SICK").mkdir()
+    header = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\n"
+    for name in ("train", "trial", "test_annotated"):
+        (tmp_path / f"SICK/SICK_{name}.txt").write_text(f"{header}1\t{name} a\t{name} b\t3\n")
+    assert read_sets(tmp_path)["SICK-R"] == ["test_annotated a", "test_annotated b"]
+    assert len(read_sets(tmp_path, "mteb")["SICK-R"]) == 6
+    data = dataset(tmp_path / "d", [("t", "train", ["Train a", "Test annotated b"])])
+    assert [counts(check(data, tmp_path, None, None, own).texts)["SICK-R"] for own in ("senteval", "mteb")] == [
+        (2, 1, None),
+        (6, 2, None),
+    ]
+
+
 def test_a_damaged_set_ends_in_one_line(tmp_path):
     sets = sts(tmp_path, [("a", "b")])
     (sets / "STS14-en-test/STS.input.images.txt").write_text("no tab here\n")
