@@ -19,10 +19,11 @@ def fresh(threads: int, function: Callable[..., T], *arguments: object) -> T:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
     with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_quietly, threads, function, arguments).result()
+        return pool.submit(quietly, threads, function, arguments).result()
 
 
-def _quietly(threads: int, function: Callable[..., T], arguments: tuple) -> T:
+def quietly(threads: int, function: Callable[..., T], arguments: tuple) -> T:
+    """In the new process: the call, without the libraries' warnings."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning)
     torch.set_num_threads(threads)

@@ -5,7 +5,6 @@ import dataclasses
 import multiprocessing
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import torch
 
+from benchmarks.fresh import quietly
 from benchmarks.vision_photos import Photos, write_params
 from pipeline import entry
 from pipeline.runner import Output, load_stage
@@ -67,14 +67,7 @@ class Figure:
 def apart(threads: int, function: Callable[..., T], *arguments: Any) -> T:
     """Calls a function in a fresh process, so that its memory is its own and nothing of it stays on the device."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_quietly, threads, function, arguments).result()
-
-
-def _quietly(threads: int, function: Callable[..., T], arguments: tuple) -> T:
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning)
-    torch.set_num_threads(threads)
-    return function(*arguments)
+        return pool.submit(quietly, threads, function, arguments).result()
 
 
 def wait(device: torch.device) -> None:

@@ -77,12 +77,16 @@ class Encoder(nn.Module):
     def max_positions(self) -> int | None:
         """Longest sequence, in tokens with the special ones, that the model has positions for; None = no limit."""
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        for name, module in self.model.named_modules():
-            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-                # RoBERTa-like models count positions from padding_idx + 1
-                limit = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        if (positions := _position_embeddings(self.model)) is not None:
+            limit = positions.num_embeddings - self.first_position
         known = [n for n in (limit, getattr(self.tokenizer, "model_max_length", None)) if n and 0 < n < 10**9]
         return min(known) if known else None
+
+    @property
+    def first_position(self) -> int:
+        """The position of a row's first token: RoBERTa-like models count from padding_idx + 1."""
+        positions = _position_embeddings(self.model)
+        return 0 if positions is None or positions.padding_idx is None else positions.padding_idx + 1
 
     def token_ids(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of each text, special tokens included, not padded, cut to `max_length` (None = max_positions)."""
@@ -185,6 +189,13 @@ class Encoder(nn.Module):
         result = torch.empty_like(sorted_rows)
         result[torch.tensor(order)] = sorted_rows
         return result
+
+
+def _position_embeddings(model: nn.Module) -> nn.Embedding | None:
+    """The table of absolute positions, or None where there is none."""
+    named = model.named_modules()
+    found = [m for name, m in named if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
+    return found[-1] if found else None
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:

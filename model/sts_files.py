@@ -17,6 +17,7 @@ import numpy as np
 
 from model.errors import PARAMETERS, ModelError
 from model.sts_rows import check_shards, json_rows, parquet_rows
+from model.text_files import read_text
 
 PROTOCOLS = ("senteval", "mteb")
 SEVEN = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R")
@@ -211,15 +212,7 @@ def _read_sick(file: Path, plain: bool) -> Subset:
 
 def _lines(file: Path) -> list[str]:
     """Lines of a UTF-8 file; BOM and CRLF are taken off. Only the newline separates (str.splitlines cuts at more)."""
-    try:
-        data = file.read_bytes()
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ModelError(f"{file}:{line}: not UTF-8; convert the file (iconv -f latin1 -t utf-8)") from error
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [line.removesuffix("\r") for line in read_text(file).split("\n")]
     for number, line in enumerate(lines, 1):
         if "\r" in line:  # lines that end in it alone would be read as one, and all but the first pair lost
             raise ModelError(f"{file}:{number}: a carriage return inside the line; convert the line ends to newlines")

@@ -66,7 +66,7 @@ def encode(
         positions.append(position.reshape(-1))
         made.append(_group(real, device))
     ids = torch.cat([block.input_ids.reshape(-1) for block in blocks])[_on(np.concatenate(index), device)]
-    positions = np.concatenate(positions) + _first_position(encoder.model)
+    positions = np.concatenate(positions) + encoder.first_position
     with _attention_of(encoder.model, made):
         states = encoder.model(input_ids=ids[None], position_ids=_on(positions, device)[None]).last_hidden_state[0]
     return _taken_apart(encoder, blocks, states, made, _on(np.argsort(order), device), keep_states)
@@ -139,14 +139,6 @@ def _groups(lengths: np.ndarray, most: int) -> list[tuple[int, int, int]]:
             end = at
     cuts.append((0, end))
     return [(int(rows[i]), int(rows[j + 1]), int(distinct[j])) for i, j in reversed(cuts)]
-
-
-def _first_position(model: nn.Module) -> int:
-    """The position of a row's first token: RoBERTa-like models count from padding_idx + 1."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    raise ValueError(f"{type(model).__name__} has no absolute positions")
 
 
 _groups_of: list[list[_Group]] = []

@@ -1,8 +1,11 @@
 """The phrase markup of Flickr30k Entities: `[/EN#283585/people A man] sits on [/EN#283586/other a chair] .`"""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.errors import InputError
 from stages.common.text import clean
 
 _OPEN = re.compile(r"\[/EN#(\d+)((?:/[a-z]+)+) ")
@@ -36,6 +39,26 @@ def unmark(line: str) -> tuple[str, list[Mark]]:
     plain += line[position:]
     stored = clean(plain)
     return stored, marks if stored == plain else []
+
+
+def read_marked(file: Path) -> Iterator[tuple[str, list[Mark]]]:
+    """The captions of a file, without markup, and their phrases; empty lines are left out.
+
+    Raises:
+        InputError: it cannot be read, or a bracket is not closed (file and line are named).
+    """
+    try:
+        # A line ends where the file says so, not at every separator that Unicode knows: captions hold those too.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            text, marks = unmark(clean(line))
+        except ValueError as error:
+            raise InputError(f"{file}: line {number}: {error}") from None
+        if text:
+            yield text, marks
 
 
 def _close(line: str, start: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from model.errors import ModelError
 from model.sts_rows import encodes
+from model.text_files import read_text
 
 KINDS = {"sts": "caption-caption", "sits": "caption-image", "sis": "image-image"}
 SPLITS = ("val", "test")
@@ -118,15 +119,7 @@ def read_captions(file: Path) -> dict[int, str]:
 
 def _lines(file: Path) -> list[tuple[int, str]]:
     """(number, text) of the lines that are not blank; BOM and CRLF are taken off."""
-    try:
-        data = file.read_bytes()
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ModelError(f"{file}:{line}: not UTF-8; convert the file (iconv -f latin1 -t utf-8)") from error
-    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(read_text(file).split("\n"), 1)]
     return [(number, line) for number, line in lines if line.strip()]
 
 

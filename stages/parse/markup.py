@@ -5,8 +5,7 @@
 from pathlib import Path
 
 from pipeline.errors import InputError
-from stages.common.markup import unmark
-from stages.common.text import clean
+from stages.common.markup import read_marked
 from stages.parse import phrase_words
 from stages.parse.phrases import DroppedPhrase, Phrase
 
@@ -60,18 +59,8 @@ def read(path: Path) -> dict[str, list[tuple[int, int, str]]]:
         raise InputError(f"{path}: no marked captions here; set parse.path to a file, or a folder of .txt files")
     known = {}
     for file in files:
-        try:
-            # A line ends where the file says so, not at every separator that Unicode knows: captions hold those too.
-            lines = file.read_text(encoding="utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: cannot be read ({error})") from None
-        for number, line in enumerate(lines, 1):
-            try:
-                text, marks = unmark(clean(line))
-            except ValueError as error:
-                raise InputError(f"{file}: line {number}: {error}") from None
-            if text:
-                known[text] = [(mark.start, mark.end, mark.types[-1]) for mark in marks]
+        for text, marks in read_marked(file):
+            known[text] = [(mark.start, mark.end, mark.types[-1]) for mark in marks]
     return known
 
 

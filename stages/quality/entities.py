@@ -3,13 +3,12 @@
 import math
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import InputError
 from stages.common.annotations import Thing
-from stages.common.markup import Mark, unmark
-from stages.common.text import clean
+from stages.common.markup import Mark, read_marked
 from stages.quality.gold import CaptionGold, GoldPhrase, image_names, moved, squeezed
 
 NOT_VISUAL = "notvisual"
@@ -74,25 +73,6 @@ def _gold(plain: str, marks: list[Mark], text: str, boxes: dict[str, list[Thing]
         if start < end:
             phrases.append(GoldPhrase(start, end, objects, types=mark.types))
     return CaptionGold(tuple(phrases), whole=True)
-
-
-def read_marked(file: Path) -> Iterator[tuple[str, list[Mark]]]:
-    """The captions of a file, without markup, and their phrases; empty lines are left out.
-
-    Raises:
-        InputError: it cannot be read, or a bracket is not closed (file and line are named).
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            text, marks = unmark(clean(line))
-        except ValueError as error:
-            raise InputError(f"{file}: line {number}: {error}") from None
-        if text:
-            yield text, marks
 
 
 def read_boxes(file: Path, image_id: str) -> dict[str, list[Thing]]:

@@ -10,6 +10,7 @@ from small import ROOT
 
 from pipeline import tables
 from pipeline.runner import Task
+from stages.common.markup import unmark
 from stages.common.text import clean
 from stages.parse import markup, stage
 from stages.parse.phrases import PhraseOptions, Word, noun_phrases
@@ -114,7 +115,7 @@ def test_marked_phrases_slice_back(parts):
     """What the marks say, in any words: spans slice back, or the caption has none."""
     line = " ".join(f"{before} [/EN#{i}/other {phrase}]" for i, (before, phrase) in enumerate(parts))
     try:
-        plain, spans = markup.unmark(clean(line))
+        plain, spans = unmark(clean(line))
     except ValueError as error:
         assert "is not closed" in str(error)
         return
@@ -132,7 +133,7 @@ def test_marked_phrases_slice_back(parts):
 def test_marked_phrases_are_found_whatever_their_words(words):
     phrase = clean(" ".join(words))
     wanted = clean(f"here {phrase} there")
-    plain, spans = markup.unmark(clean(f"here [/EN#1/other {phrase}] there"))
+    plain, spans = unmark(clean(f"here [/EN#1/other {phrase}] there"))
     if plain == wanted and phrase and clean(plain) == plain:
         (mark,) = spans
         assert plain[mark.start : mark.end] == phrase

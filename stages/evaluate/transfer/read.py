@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import ModelError
+from model.text_files import read_text
 from stages.evaluate.transfer import parquet
 from stages.evaluate.transfer.labelled import Labelled, Part, number_of
 
@@ -131,15 +132,7 @@ def _spaced(text: str) -> str:
 
 def _lines(file: Path, encoding: str) -> list[str]:
     """The file's lines; at least one. LF, CRLF and CR end one, nothing else does (str.splitlines cuts at more)."""
-    try:
-        data = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        text = data.decode(encoding)
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ModelError(f"{file}:{line}: not UTF-8; convert the file (iconv -f latin1 -t utf-8)") from error
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = read_text(file, encoding).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lines = lines[:-1] if lines[-1] == "" else lines
     if not lines:
         raise ModelError(f"{file}:1: the file is empty")
