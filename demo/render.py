@@ -11,7 +11,8 @@ from functools import cache
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from demo.backdrops import draw_backdrop
-from demo.scenes import SIDE, Object, Scene
+from demo.patterns import paint
+from demo.scenes import SIDE, Object, Scene, bearer_of
 from demo.shapes import DRAW, Palette, Pen
 
 SCALE = 4  # supersampling per side
@@ -30,11 +31,13 @@ class Picture:
 
 
 @cache
-def _thing(kind: str, colour: str, w: int, h: int, flip: bool) -> tuple[Image.Image, Image.Image]:
+def _thing(kind: str, colour: str, pattern: str | None, w: int, h: int, flip: bool) -> tuple[Image.Image, Image.Image]:
     """A thing with its contour: picture and silhouette, supersampled, `w` x `h` final pixels in all."""
     pen = Pen(w * SCALE - 2 * _OUTLINE, h * SCALE - 2 * _OUTLINE, _OUTLINE, flip)
     palette = Palette.of(colour)
     DRAW[kind](pen, palette)
+    if pattern is not None:
+        paint(pen.picture, colour, pattern, SCALE)
     shape = pen.shape.filter(ImageFilter.MaxFilter(2 * _OUTLINE + 1))
     picture = Image.new("RGB", shape.size, palette.line)
     picture.paste(pen.picture, mask=pen.shape)
@@ -50,7 +53,7 @@ def render(scene: Scene) -> Picture:
         _shadow(canvas, thing, scene.backdrop)
     shapes: list[Image.Image] = []
     for thing in scene.objects:
-        picture, shape = _thing(thing.kind, thing.colour, thing.w, thing.h, thing.flip)
+        picture, shape = _thing(thing.kind, thing.colour, thing.pattern, thing.w, thing.h, thing.flip)
         corner = (thing.x * SCALE, thing.y * SCALE)
         canvas.paste(picture, corner, shape)
         placed = Image.new("L", canvas.size)
@@ -70,7 +73,7 @@ def _pixels(samples: Image.Image) -> Image.Image:
 
 def _shadow(canvas: Image.Image, thing: Object, backdrop: str) -> None:
     """A soft dark ellipse under what stands on the ground."""
-    if thing.zone != "ground" or thing.on is not None:
+    if thing.zone != "ground" or bearer_of(thing) is not None:
         return
     x0, x1, y, high = thing.x + 0.06 * thing.w, thing.right - 0.06 * thing.w, thing.bottom - 1, max(2.0, 0.05 * thing.w)
     box = [round(v * SCALE) for v in (x0, y - high, x1, y + high)]

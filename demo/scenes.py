@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 SIDE = 128
 MIN_VISIBLE = 0.7  # share of an object's own mask that later objects must leave uncovered
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+PATTERNS = ("striped", "spotted", "checked")
 SIZES = {"small": (22, 26), "medium": (33, 39), "large": (50, 57)}  # side of the square with the box's area, in pixels
 
 
@@ -30,6 +31,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "ball": Kind(("ground",), 1.0, 0.70),
     "balloon": Kind(("air",), 0.62, 0.45),
+    "bear": Kind(("ground",), 0.85, 0.50),
     "bird": Kind(("air", "ground"), 1.2, 0.40),
     "boat": Kind(("water",), 1.0, 0.40),
     "car": Kind(("ground",), 1.85, 0.55, top=0.04),
@@ -41,6 +43,7 @@ KINDS: dict[str, Kind] = {
     "hat": Kind(("ground",), 1.35, 0.50, top=0.05),
     "house": Kind(("ground",), 1.0, 0.65, top=0.04),
     "kite": Kind(("air",), 0.62, 0.35),
+    "robot": Kind(("ground",), 0.8, 0.45),
     "star": Kind(("air",), 1.05, 0.38),
     "table": Kind(("ground",), 1.5, 0.40, top=0.03),
     "tree": Kind(("ground",), 0.72, 0.50, top=0.05),
@@ -53,6 +56,19 @@ RIDERS = {  # what may stand on what
     "table": ("cup", "ball", "cat", "hat", "flower", "bird", "dog"),
     "tree": ("bird", "cat"),
 }
+HOLDERS = {"bear": (0.93, 0.44), "robot": (0.95, 0.5)}  # where the hand is, as shares of the box
+HELD = {  # what may be held, and where the hand takes it
+    "ball": (0.1, 0.5),
+    "balloon": (0.5, 0.95),
+    "cup": (0.1, 0.55),
+    "flower": (0.5, 0.85),
+    "kite": (0.48, 0.95),
+    "star": (0.5, 0.88),
+    "umbrella": (0.5, 0.8),
+}
+PATTERNED = frozenset(  # kinds with enough of their own colour for a pattern to show
+    ("ball", "balloon", "bear", "bird", "car", "cat", "cup", "dog", "fish", "hat", "house", "robot", "umbrella")
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,8 @@ class Object:
     h: int
     flip: bool = False
     on: int | None = None  # id of the object it stands on
+    pattern: str | None = None
+    held: int | None = None  # id of the object that holds it
 
     @property
     def right(self) -> int:
@@ -131,6 +149,11 @@ def overlap(a: Object, b: Object) -> int:
     return max(0, wide) * max(0, high)
 
 
+def bearer_of(thing: Object) -> int | None:
+    """Id of what a thing stands on or is held by."""
+    return thing.on if thing.on is not None else thing.held
+
+
 def all_visible(objects: list[Object]) -> bool:
     """Whether every object surely keeps `MIN_VISIBLE` of its mask: boxes of later objects are counted as if full."""
     for i, back in enumerate(objects):
@@ -141,12 +164,13 @@ def all_visible(objects: list[Object]) -> bool:
 
 
 def in_order(objects: list[Object]) -> list[Object]:
-    """Objects back to front: the sky first, then by where they stand; a rider follows what it stands on."""
+    """Objects back to front: the sky first, then by where they stand; what is held or stands on a thing follows it."""
     base = {o.id: o.bottom for o in objects}
 
     def depth(o: Object) -> tuple[int, float, int]:
-        stands = base[o.on] + 0.5 if o.on is not None else o.bottom
-        return (0 if o.zone == "air" else 1, stands, o.id)
+        bearer = bearer_of(o)
+        stands = base[bearer] + 0.5 if bearer is not None else o.bottom
+        return (0 if o.zone == "air" and bearer is None else 1, stands, o.id)
 
     return sorted(objects, key=depth)
 
@@ -159,14 +183,14 @@ def sample_scene(seed: int, *stream: str | int) -> Scene:
     placed: list[Object] = []
     while len(placed) < 2:  # a start that leaves no room is drawn again
         placed = []
-        for kind, colour, size in _wanted(backdrop, rng):
-            thing = _place(kind, colour, size, backdrop, placed, rng)
+        for wish in _wanted(backdrop, rng):
+            thing = _place(wish, backdrop, placed, rng)
             if thing is not None:
                 placed.append(thing)
     placed = in_order(placed)
-    new_id = {o.id: i for i, o in enumerate(placed)}
+    new_id = {o.id: i for i, o in enumerate(placed)} | {None: None}
     return Scene(
-        backdrop, clutter, tuple(replace(o, id=new_id[o.id], on=None if o.on is None else new_id[o.on]) for o in placed)
+        backdrop, clutter, tuple(replace(o, id=new_id[o.id], on=new_id[o.on], held=new_id[o.held]) for o in placed)
     )
 
 
@@ -176,29 +200,46 @@ def fits(kind: str, backdrop: str) -> bool:
     return kind not in place.without and any(getattr(place, zone) for zone in KINDS[kind].zones)
 
 
-def _wanted(backdrop: str, rng: random.Random) -> list[tuple[str, str, str]]:
-    """Kind, colour and size of the things to place; now and then two or three of a kind, often of one colour."""
+@dataclass(frozen=True)
+class _Wish:
+    """A thing to place. `held`: in the hand of a holder that is there; `behind`: partly hidden by a thing that is."""
+
+    kind: str
+    colour: str
+    size: str
+    pattern: str | None
+    held: bool = False
+    behind: bool = False
+
+
+def _wanted(backdrop: str, rng: random.Random) -> list[_Wish]:
+    """The things to place; now and then one on another, one held by another, or two or three of a kind, often alike."""
     kinds = [k for k in KINDS if fits(k, backdrop)]
     colours = [c for c in COLOURS if c not in BACKDROPS[backdrop].without]
+
+    def wish(kind: str, sizes: tuple[str, ...] = (), **more: bool) -> _Wish:
+        return _Wish(kind, rng.choice(colours), rng.choice(sizes) if sizes else _size(rng), _pattern(kind, rng), **more)
+
     number = rng.choices((2, 3, 4, 5), (2, 4, 4, 3))[0]
-    wanted: list[tuple[str, str, str]] = []
-    hosts = [k for k in RIDERS if k in kinds]
-    if hosts and rng.random() < 0.35:
+    wanted: list[_Wish] = []
+    hosts, holders = [k for k in RIDERS if k in kinds], [k for k in HOLDERS if k in kinds]
+    start = rng.random()
+    if hosts and start < 0.3:
         host = rng.choice(hosts)
-        wanted.append((host, rng.choice(colours), rng.choice(("medium", "large"))))
-        rider = rng.choice([k for k in RIDERS[host] if k in kinds])
-        wanted.append((rider, rng.choice(colours), rng.choice(("small", "medium"))))
-    elif rng.random() < 0.5:
-        kind, colour = rng.choice(kinds), rng.choice(colours)
-        of_a_kind = 3 if number > 3 and rng.random() < 0.3 else 2
+        wanted.append(wish(host, ("medium", "large")))
+        wanted.append(wish(rng.choice([k for k in RIDERS[host] if k in kinds]), ("small", "medium")))
+    elif holders and start < 0.5:
+        wanted.append(wish(rng.choice(holders), ("medium", "large")))
+        wanted.append(wish(rng.choice(sorted(k for k in HELD if k in kinds)), ("small", "medium"), held=True))
+    elif rng.random() < 0.55:
+        first = wish(rng.choice(kinds))
         alike = rng.random() < 0.65
-        size = _size(rng)
-        for _ in range(of_a_kind):
-            wanted.append((kind, colour if alike else rng.choice(colours), size if alike else _size(rng)))
+        for _ in range(3 if number > 3 and rng.random() < 0.3 else 2):
+            wanted.append(first if alike else wish(first.kind))
     while len(wanted) < number:
-        taken = {kind for kind, _, _ in wanted}
+        taken = {w.kind for w in wanted}
         free = [k for k in kinds if k not in taken] if rng.random() < 0.85 else kinds
-        wanted.append((rng.choice(free or kinds), rng.choice(colours), _size(rng)))
+        wanted.append(wish(rng.choice(free or kinds), behind=rng.random() < 0.3))
     return wanted
 
 
@@ -206,25 +247,68 @@ def _size(rng: random.Random) -> str:
     return rng.choices(("small", "medium", "large"), (3, 4, 2))[0]
 
 
-def _place(
-    kind: str, colour: str, size: str, backdrop: str, placed: list[Object], rng: random.Random, tries: int = 40
-) -> Object | None:
-    """The thing at a free spot, or None when none was found; it never hides what is there already."""
-    taken = {o.on for o in placed}
-    hosts = [o for o in placed if kind in RIDERS.get(o.kind, ()) and o.size != "small" and o.id not in taken]
+def _pattern(kind: str, rng: random.Random) -> str | None:
+    return rng.choice(PATTERNS) if kind in PATTERNED and rng.random() < 0.3 else None
+
+
+def _place(wish: _Wish, backdrop: str, placed: list[Object], rng: random.Random, tries: int = 40) -> Object | None:
+    """The thing at a free spot, or None when none was found; it hides little of what is there already."""
+    kind, busy = wish.kind, {bearer_of(o) for o in placed}
+    hosts = [o for o in placed if kind in RIDERS.get(o.kind, ()) and o.size != "small" and o.id not in busy]
+    holders = [o for o in placed if wish.held and o.kind in HOLDERS and o.id not in busy]
+    covers = [o for o in placed if wish.behind and _stands(o)] if "ground" in KINDS[kind].zones else []
     for attempt in range(tries):
-        w, h = box_of(kind, size, rng)
+        w, h = box_of(kind, wish.size, rng)
         host = rng.choice(hosts) if hosts and attempt < 8 else None
+        holder = rng.choice(holders) if holders and host is None else None
+        cover = rng.choice(covers) if covers and attempt < 12 and host is None and holder is None else None
         if host is not None and w > 0.9 * host.w:
             host = None
-        x, y, zone = _spot(kind, w, h, host, backdrop, rng)
+        if holder is not None:
+            (x, y), zone = _in_hand(kind, w, h, holder), KINDS[kind].zones[0]
+        elif cover is not None:
+            (x, y), zone = _half_hidden(w, h, cover, rng), "ground"
+        else:
+            x, y, zone = _spot(kind, w, h, host, backdrop, rng)
         if min(x, y) < 2 or x + w > SIDE - 2 or y + h > SIDE - 2:
             continue
-        thing = Object(len(placed), kind, colour, size, zone, x, y, w, h, rng.random() < 0.5, host.id if host else None)
-        clear = all(overlap(thing, o) <= 0.12 * min(w * h, o.w * o.h) for o in placed)
-        if clear and all_visible(in_order([*placed, thing])):
+        thing = Object(
+            id=len(placed),
+            kind=kind,
+            colour=wish.colour,
+            size=wish.size,
+            zone=zone,
+            x=x,
+            y=y,
+            w=w,
+            h=h,
+            flip=rng.random() < 0.5 if holder is None else holder.flip,
+            on=host.id if host else None,
+            pattern=wish.pattern,
+            held=holder.id if holder else None,
+        )
+        near = (holder, cover)
+        clear = all(o in near or overlap(thing, o) <= 0.12 * min(w * h, o.w * o.h) for o in placed)
+        low, high = BACKDROPS[backdrop].ground or (0, 0)
+        stands = cover is None or low <= thing.bottom <= high
+        if clear and stands and all_visible(in_order([*placed, thing])):
             return thing
     return None
+
+
+def _in_hand(kind: str, w: int, h: int, holder: Object) -> tuple[int, int]:
+    """Corner of the box of a thing that a holder's hand takes at its grip."""
+    (hand_x, hand_y), (grip_x, grip_y) = HOLDERS[holder.kind], HELD[kind]
+    if holder.flip:
+        hand_x, grip_x = 1 - hand_x, 1 - grip_x
+    return round(holder.x + hand_x * holder.w - grip_x * w), round(holder.y + hand_y * holder.h - grip_y * h)
+
+
+def _half_hidden(w: int, h: int, cover: Object, rng: random.Random) -> tuple[int, int]:
+    """Corner of a box that stands a little farther off than `cover` and reaches behind it."""
+    shared = rng.randint(round(0.2 * min(w, cover.w)), round(0.45 * min(w, cover.w)))
+    x = cover.x - w + shared if rng.random() < 0.5 else cover.right - shared
+    return x, cover.bottom - rng.randint(4, 12) - h
 
 
 def _spot(kind: str, w: int, h: int, host: Object | None, backdrop: str, rng: random.Random) -> tuple[int, int, str]:
@@ -245,6 +329,11 @@ def _spot(kind: str, w: int, h: int, host: Object | None, backdrop: str, rng: ra
     return x, rng.randint(low, high) - h, zone
 
 
+def _stands(thing: Object) -> bool:
+    """Whether a thing stands on the ground itself."""
+    return thing.zone == "ground" and bearer_of(thing) is None
+
+
 # --- relations -------------------------------------------------------------------------------------------------------
 
 CONVERSE = {
@@ -255,15 +344,26 @@ CONVERSE = {
     "next to": "next to",
     "on": "under",
     "under": "on",
+    "behind": "in front of",
+    "in front of": "behind",
+    "holding": "held by",
+    "held by": "holding",
 }
+_HIDES = 0.06  # share of the smaller box that two boxes share where one thing is said to be behind the other
 
 
 def relation(a: Object, b: Object) -> tuple[str, ...]:
-    """The relations in which `a` stands to `b`, read off their boxes and supports."""
+    """The relations in which `a` stands to `b`, read off their boxes, their order and what bears them."""
     if a.on == b.id:
         return ("on",)
     if b.on == a.id:
         return ("under",)
+    if a.held == b.id:
+        return ("held by",)
+    if b.held == a.id:
+        return ("holding",)
+    if _stands(a) and _stands(b) and overlap(a, b) >= _HIDES * min(a.w * a.h, b.w * b.h):
+        return ("behind",) if a.id < b.id else ("in front of",)
     shared_y = min(a.bottom, b.bottom) - max(a.y, b.y)
     shared_x = min(a.right, b.right) - max(a.x, b.x)
     if shared_y >= 0.3 * min(a.h, b.h):

@@ -102,21 +102,9 @@ class Pen:
 def _ball(p: Pen, c: Palette) -> None:
     p.ellipse(c.dark, 0.5, 0.5, 0.5, 0.5)
     p.ellipse(c.base, 0.46, 0.45, 0.455, 0.445)
-    stripe = _WHITE if c.base != PAINT["white"] else c.dark
-    p.polygon(
-        stripe,
-        (0.02, 0.4),
-        (0.25, 0.49),
-        (0.5, 0.52),
-        (0.75, 0.49),
-        (0.975, 0.4),
-        (0.995, 0.56),
-        (0.76, 0.66),
-        (0.5, 0.69),
-        (0.24, 0.66),
-        (0.005, 0.56),
-    )
-    p.ellipse(c.light, 0.3, 0.22, 0.12, 0.09)
+    p.ellipse(c.light, 0.3, 0.22, 0.13, 0.1)
+    p.line(c.line, 0.03, (0.13, 0.42), (0.3, 0.56), (0.5, 0.62), (0.72, 0.58), (0.93, 0.42))
+    p.line(c.line, 0.03, (0.5, 0.62), (0.46, 0.8), (0.5, 0.96))
 
 
 def _balloon(p: Pen, c: Palette) -> None:
@@ -124,6 +112,23 @@ def _balloon(p: Pen, c: Palette) -> None:
     p.polygon(c.dark, (0.5, 0.7), (0.36, 0.8), (0.64, 0.8))
     p.ellipse(c.base, 0.5, 0.375, 0.5, 0.375)
     p.ellipse(c.light, 0.32, 0.24, 0.11, 0.09)
+
+
+def _bear(p: Pen, c: Palette) -> None:
+    p.line(c.base, 0.17, (0.66, 0.62), (0.82, 0.56), (0.9, 0.46))
+    p.line(c.base, 0.17, (0.34, 0.62), (0.18, 0.7), (0.1, 0.76))
+    for x in (0.33, 0.67):
+        p.ellipse(c.base, x, 0.9, 0.17, 0.1)
+        p.ellipse(c.light, x, 0.92, 0.1, 0.05)
+        p.ellipse(c.dark, 0.5 + 1.55 * (x - 0.5), 0.09, 0.125, 0.09)
+        p.ellipse(c.light, 0.5 + 1.55 * (x - 0.5), 0.1, 0.065, 0.048)
+    p.ellipse(c.base, 0.5, 0.69, 0.27, 0.24)
+    p.ellipse(c.base, 0.5, 0.27, 0.34, 0.24)
+    p.ellipse(c.light, 0.5, 0.36, 0.15, 0.1)
+    p.ellipse(_INK, 0.5, 0.32, 0.055, 0.03)
+    p.line(_INK, 0.02, (0.44, 0.4), (0.5, 0.42), (0.56, 0.4))
+    for x in (0.36, 0.64):
+        p.ellipse(c.mark, x, 0.22, 0.04, 0.035)
 
 
 def _bird(p: Pen, c: Palette) -> None:
@@ -253,6 +258,24 @@ def _kite(p: Pen, c: Palette) -> None:
         p.polygon(c.base, (x, y), (x + 0.19, y - 0.05), (x + 0.17, y + 0.04))
 
 
+def _robot(p: Pen, c: Palette) -> None:
+    p.line(_METAL, 0.045, (0.5, 0.14), (0.5, 0.04))
+    p.ellipse(_BEAK, 0.5, 0.035, 0.05, 0.035)
+    p.line(_METAL, 0.09, (0.74, 0.52), (0.86, 0.6), (0.94, 0.5))
+    p.line(_METAL, 0.09, (0.26, 0.52), (0.12, 0.6), (0.08, 0.74))
+    for x in (0.33, 0.67):
+        p.rect(_METAL, x - 0.07, 0.8, x + 0.07, 0.92)
+        p.rect(c.dark, x - 0.13, 0.9, x + 0.13, 1, 0.03)
+    p.rect(c.base, 0.24, 0.43, 0.76, 0.84, 0.06)
+    p.rect(c.base, 0.2, 0.12, 0.8, 0.41, 0.08)
+    p.rect(_GLASS, 0.27, 0.18, 0.73, 0.35, 0.05)
+    for x in (0.39, 0.61):
+        p.ellipse(_INK, x, 0.26, 0.055, 0.05)
+    p.rect(c.dark, 0.34, 0.52, 0.66, 0.66, 0.03)
+    for x, hue in ((0.42, (250, 90, 90)), (0.5, (250, 214, 90)), (0.58, (120, 210, 120))):
+        p.ellipse(hue, x, 0.59, 0.03, 0.027)
+
+
 def _star(p: Pen, c: Palette) -> None:
     outer = ((0.5, 0), (0.976, 0.382), (0.794, 1), (0.206, 1), (0.024, 0.382))
     inner = ((0.63, 0.31), (0.71, 0.64), (0.5, 0.8), (0.29, 0.64), (0.37, 0.31))
@@ -294,6 +317,7 @@ def _umbrella(p: Pen, c: Palette) -> None:
 DRAW: dict[str, Callable[[Pen, Palette], None]] = {
     "ball": _ball,
     "balloon": _balloon,
+    "bear": _bear,
     "bird": _bird,
     "boat": _boat,
     "car": _car,
@@ -305,6 +329,7 @@ DRAW: dict[str, Callable[[Pen, Palette], None]] = {
     "hat": _hat,
     "house": _house,
     "kite": _kite,
+    "robot": _robot,
     "star": _star,
     "table": _table,
     "tree": _tree,
