@@ -17,6 +17,9 @@ PATTERNS = ("striped", "spotted", "checked")
 SIZES = {"small": (22, 26), "medium": (33, 39), "large": (50, 57)}  # side of the square with the box's area, in pixels
 
 
+_FULL = (0.8, 0.45)  # most of a box that its thing covers where it overlaps another; in a hand only its narrow end does
+
+
 @dataclass(frozen=True)
 class Kind:
     """One sort of thing. `aspect` is width / height of its box, `fill` a lower bound of mask area / box area, `top` the
@@ -155,9 +158,9 @@ def bearer_of(thing: Object) -> int | None:
 
 
 def all_visible(objects: list[Object]) -> bool:
-    """Whether every object surely keeps `MIN_VISIBLE` of its mask: boxes of later objects are counted as if full."""
+    """Whether every object surely keeps `MIN_VISIBLE` of its mask: boxes of later objects are counted as if `_FULL`."""
     for i, back in enumerate(objects):
-        covered = sum(overlap(back, front) for front in objects[i + 1 :])
+        covered = sum(overlap(back, front) * _FULL[front.held == back.id] for front in objects[i + 1 :])
         if covered > (1 - MIN_VISIBLE) * KINDS[back.kind].fill * back.w * back.h:
             return False
     return True
@@ -306,7 +309,7 @@ def _in_hand(kind: str, w: int, h: int, holder: Object) -> tuple[int, int]:
 
 def _half_hidden(w: int, h: int, cover: Object, rng: random.Random) -> tuple[int, int]:
     """Corner of a box that stands a little farther off than `cover` and reaches behind it."""
-    shared = rng.randint(round(0.2 * min(w, cover.w)), round(0.45 * min(w, cover.w)))
+    shared = rng.randint(round(0.25 * min(w, cover.w)), round(0.55 * min(w, cover.w)))
     x = cover.x - w + shared if rng.random() < 0.5 else cover.right - shared
     return x, cover.bottom - rng.randint(4, 12) - h
 
