@@ -1,30 +1,31 @@
-"""The grammar of the demo world: a plan becomes an English sentence, and every noun phrase in it keeps its span.
-
-A template is a format string; `{A}` is the first mention, `{A.v}` its verb (`.ing` participle, `.is` is/are, `.it`
-it/them), `{r}` and `{s}` the relations (`{R}` in front), `{at}` the place with a space before it. `[a picture]` in
-fixed words marks a noun phrase that denotes nothing one could cut out.
+"""The grammar of the demo world: a plan becomes an English sentence with its dependency tree, and every noun phrase in
+it keeps its span. The sentences themselves are in `demo.templates`, the words in `demo.lexicon`.
 """
 
 import random
-import re
-import string
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+from demo import trees
 from demo.lexicon import (
     ABSTRACT,
+    GROUPS_OF_TWO,
+    HOLD_VERBS,
     NAMES,
     NUMBERS,
     ON_DEFAULT,
     ON_VERBS,
-    PLACES,
-    RELATIONS,
+    PATTERN_WORDS,
     SIZE_WORDS,
     VERBS,
+    Name,
     Verb,
+    tagged,
 )
 from demo.plans import Bond, Knobs, Mention, Plan, plan_caption, turned
 from demo.scenes import Scene, rng_for
+from demo.templates import PASSIVES, PLACES, RELATIONS, after_verb, sentences, verb_first
+from demo.trees import Item, Node, Part, Token, single, word
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Phrase:
     """A base noun phrase: `caption[start:end] == text`.
 
     `head` is the lemma of its head noun, `number` sing or plur, `count` the number it states or None, `role` one of
-    object, invention (a thing the scene does not show), place, abstract (the left, a pair), pronoun. `kind` is the kind
-    of thing it speaks of, `objects` the ids of what it denotes, empty but for objects and pronouns. `ambiguous`: its
-    words fit other objects of the scene as well.
+    object, invention (a thing the scene does not show), place, abstract (the left, a picture, each other), pronoun.
+    `kind` is the kind of thing it speaks of, `objects` the ids of what it denotes, empty but for objects and pronouns.
+    `ambiguous`: its words fit other objects of the scene as well.
     """
 
     text: str
@@ -55,115 +56,12 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Caption:
+    """A sentence, its noun phrases in order, and its tree (one token a word or punctuation mark)."""
+
     text: str
     phrases: tuple[Phrase, ...]
     plan: Plan
-
-
-Piece = str | Phrase
-
-_ONE = ("{A}", "there {A.is} {A}", "[a picture] of {A}", "{A} can be seen", "[a drawing] of {A}", "[an image] of {A}")
-_ONE_AT = (
-    "{A}{at}",
-    "{A}{at}",
-    "{A} {A.v}{at}",
-    "{A} {A.is} {A.ing}{at}",
-    "{A} {A.ing}{at}",
-    "there {A.is} {A}{at}",
-    "{A} can be seen{at}",
-    "{A} {A.is} shown{at}",
-    "there {A.is} {A} {A.ing}{at}",
-    "[a picture] of {A}{at}",
-)
-_PAIR = (
-    "{A} and {B}{at}",
-    "{A} and {B}{at}",
-    "{A} and {B}{at}",
-    "there {A.is} {A} and {B}{at}",
-    "{A} with {B}{at}",
-    "[a picture] of {A} and {B}{at}",
-    "{A} together with {B}{at}",
-    "{both}{A} and {B} can be seen{at}",
-    "there {A.is} {A} as well as {B}{at}",
-    "{A} and {B} are shown{at}",
-)
-_BOND = (
-    "{A} {r} {B}{at}",
-    "{A} {r} {B}{at}",
-    "{A} {A.v} {r} {B}{at}",
-    "{A} {A.v} {r} {B}{at}",
-    "{A} {A.is} {A.ing} {r} {B}{at}",
-    "{A} {A.is} {A.ing} {r} {B}{at}",
-    "{A} {A.ing} {r} {B}{at}",
-    "{A} {A.ing} {r} {B}{at}",
-    "there {A.is} {A} {r} {B}{at}",
-    "there {A.is} {A} {A.ing} {r} {B}{at}",
-    "{A} {A.is} {r} {B}{at}",
-    "{A} that {A.v} {r} {B}{at}",
-    "there {A.is} {A} that {A.v} {r} {B}{at}",
-    "{B} with {A} {r} {B.it}{at}",
-    "{B} with {A} {A.ing} {r} {B.it}{at}",
-    "{R} {B} {A.is} {A}{at}",
-    "{A} can be seen {r} {B}{at}",
-    "{A} {A.is} shown {r} {B}{at}",
-    "[a picture] of {A} {r} {B}{at}",
-    "{B} that {B.has} {A} {r} {B.it}{at}",
-)
-_SIDE_BY_SIDE = ("{A} and {B} are side by side{at}", "{A} and {B} right next to each other{at}")
-_LIST = (
-    "{A}, {B} and {C}{at}",
-    "{A}, {B}, and {C}{at}",
-    "there {A.is} {A}, {B} and {C}{at}",
-    "{A} and {B} with {C}{at}",
-    "[a picture] of {A}, {B} and {C}{at}",
-    "{A}, {B} and {C} can be seen{at}",
-    "{A} along with {B} and {C}{at}",
-)
-_BOND_AND = (
-    "{A} {r} {B}, and {C}{at}",
-    "{A} {A.v} {r} {B}, and there {C.is} {C}{at} too",
-    "{C}, and {A} {A.ing} {r} {B}{at}",
-    "there {C.is} {C}, and {A} {A.is} {A.ing} {r} {B}{at}",
-    "{A} {A.is} {r} {B} while {C} can be seen{at}",
-    "there {A.is} {A} {r} {B}, and also {C}{at}",
-)
-_CHAIN = (
-    "{A} {r} {B}, which {B.is} {s} {C}{at}",
-    "{A} {A.v} {r} {B} that {B.is} {s} {C}{at}",
-    "{A} {A.is} {A.ing} {r} {B}, which {B.v} {s} {C}{at}",
-    "there {A.is} {A} {r} {B} that {B.v} {s} {C}{at}",
-)
-_FORK = (
-    "{A} {r} {B} and {s} {C}{at}",
-    "{A} {A.v} {r} {B} and {s} {C}{at}",
-    "{A} {A.is} {A.ing} {r} {B} and {s} {C}{at}",
-    "there {A.is} {A} {r} {B} and {s} {C}{at}",
-    "{A} that {A.is} {r} {B} and {s} {C}{at}",
-)
-_ANCHOR = (
-    "{A} and {C} {r} {B}{at}",
-    "{A} and {C} are {r} {B}{at}",
-    "there {A.is} {A} and {C} {r} {B}{at}",
-    "{B} with {A} and {C} {r} {B.it}{at}",
-    "{both}{A} and {C} are {r} {B}{at}",
-)
-
-
-def _shape(plan: Plan) -> tuple[str, ...]:
-    """The templates that say exactly what the plan says."""
-    number, bonds = len(plan.mentions), [(b.a, b.b) for b in plan.bonds]
-    if number == 1:
-        return _ONE_AT if plan.place else _ONE
-    if number == 2:
-        close = bonds and plan.bonds[0].name == "next to"
-        return (_BOND + _SIDE_BY_SIDE if close else _BOND) if bonds else _PAIR
-    return {
-        (): _LIST,
-        ((0, 1),): _BOND_AND,
-        ((0, 1), (1, 2)): _CHAIN,
-        ((0, 1), (0, 2)): _FORK,
-        ((0, 1), (2, 1)): _ANCHOR,
-    }[tuple(bonds)]
+    tree: tuple[Token, ...]
 
 
 def caption_for(seed: int, scene: Scene, *stream: str | int, knobs: Knobs | None = None) -> Caption:
@@ -175,9 +73,17 @@ def caption_for(seed: int, scene: Scene, *stream: str | int, knobs: Knobs | None
 def realise(plan: Plan, rng: random.Random, knobs: Knobs | None = None) -> Caption:
     """Words for a plan; other lots give other words for the same facts."""
     knobs = knobs or Knobs()
-    told = _turn(plan, rng)
-    pieces = _fill(rng.choice(_shape(told)), _Words(told, rng, knobs))
-    return _write(pieces, plan, rng)
+    told = verb_first(_turn(plan, rng))
+    words = _Words(told, rng, knobs)
+    line = rng.choice(sentences(told, words.silent))
+    return _finish(trees.assemble(line, words.slot, _fixed("abstract")), plan, rng)
+
+
+def noun_phrase(mention: Mention, rng: random.Random, knobs: Knobs, known: bool = False) -> Phrase:
+    """The phrase alone, as captions say it. `known`: what others stand by, which is more often "the house"."""
+    part = _noun_phrase(mention, rng, knobs, known)
+    text = trees.spelled(part.nodes)
+    return replace(part.marks[0][0], text=text, end=len(text))
 
 
 def _turn(plan: Plan, rng: random.Random) -> Plan:
@@ -194,131 +100,183 @@ def _renumber(bond: Bond) -> Bond:
 
 
 class _Words:
-    """The words of one sentence: each slot of a template is looked up here and always answers alike."""
+    """The words of one sentence: each slot of a template is looked up here and always answers alike. `silent` are the
+    letters of things of which nobody says that they sit or stand: those held, or in several zones."""
 
     def __init__(self, plan: Plan, rng: random.Random, knobs: Knobs) -> None:
         self._plan, self._rng, self._knobs = plan, rng, knobs
-        self._anchors = {b.b for b in plan.bonds}  # what others stand by, more often "the house" than the rest
-        self._riders = {b.a for b in plan.bonds if b.name == "on"}
-        self._verb = [self._pick_verb(i, m) for i, m in enumerate(plan.mentions)]
+        self._anchors = {b.b for b in plan.bonds}
+        riders = {b.a for b in plan.bonds if b.name == "on"}
+        held = {b.a for b in plan.bonds if b.name == "held by"} | {b.b for b in plan.bonds if b.name == "holding"}
+        self._verbs: dict[str, Verb] = {}
+        for number, (letter, mention) in enumerate(zip("ABC", plan.mentions, strict=False)):
+            if number in riders:
+                self._verbs[letter] = rng.choice(ON_VERBS.get(mention.kind, ON_DEFAULT))
+            elif number not in held and (mention.kind, mention.zone) in VERBS:
+                self._verbs[letter] = rng.choice(VERBS[mention.kind, mention.zone])
+        self.silent = set("ABC") - set(self._verbs)
 
-    def slot(self, name: str) -> list[Piece]:
-        """The pieces that stand for `{name}`."""
+    def slot(self, item: Item) -> Part | None:
+        """The words that stand for a slot, or None for none."""
+        name, *complement = item.name.split()
         if name == "at":
-            return [" ", *self._place()] if self._plan.place else []
-        if name in ("r", "s"):
-            bond = self._plan.bonds["rs".index(name)]
-            return _marked(self._rng.choice(RELATIONS[bond.name]), "abstract")
+            return self._place() if self._plan.place else None
         if name == "both":
-            return [] if any(m.count > 1 for m in self._plan.mentions) else ["both "]
-        if name == "R":  # at the head of a sentence: the fullest form
-            return _marked(RELATIONS[self._plan.bonds[0].name][0], "abstract")
+            return None if any(m.count > 1 for m in self._plan.mentions) else single(word("both"))
+        if name == "hold":
+            return _finite(self._rng.choice(HOLD_VERBS), self._plan.mentions[0])
+        if complement:
+            return self._relation(item, name, complement[0])
         letter, _, form = name.partition(".")
-        number = "ABC".index(letter)
-        mention = self._plan.mentions[number]
+        mention = self._plan.mentions["ABC".index(letter)]
         if not form:
-            return self._noun_phrase(mention, known=number in self._anchors)
-        return _FORMS[form](mention, self._verb[number])
+            return _noun_phrase(mention, self._rng, self._knobs, "ABC".index(letter) in self._anchors)
+        if form == "v":
+            return _finite(self._verbs[letter], mention)
+        if form == "ing":
+            return _participle(self._verbs[letter])
+        return _FORMS[form](mention)
 
-    def _pick_verb(self, number: int, mention: Mention) -> Verb:
-        if number in self._riders:
-            return self._rng.choice(ON_VERBS.get(mention.kind, ON_DEFAULT))
-        zones = [mention.zone] if mention.zone != "any" else sorted(z for k, z in VERBS if k == mention.kind)[-1:]
-        return self._rng.choice(VERBS[mention.kind, zones[0]])
+    def _relation(self, item: Item, name: str, complement: str) -> Part:
+        """ "to the left of" with its complement, which answers to its letter."""
+        options = RELATIONS[self._plan.bonds["rs".index(name.lower())].name]
+        if item.head in PASSIVES:  # "is shown by a house" would say who shows it
+            options = tuple(option for option in options if option[0][0].name != "by")
+        chosen = options[0] if name == "R" else self._rng.choice(options)
+        letter, _, form = complement.partition(".")
+        thing = self.slot(item._replace(name=complement))
+        part = trees.assemble(chosen[after_verb(item)], lambda _: thing, _fixed("abstract"))
+        part.labels = {} if form or thing is None else {letter: thing.top}
+        return part
 
-    def _place(self) -> list[Piece]:
+    def _place(self) -> Part:
         options, zones = PLACES[self._plan.place], {m.zone for m in self._plan.mentions}
         scope = zones.pop() if len(zones) == 1 else "any"
-        return _marked(self._rng.choice(options.get(scope, options["any"])), "place")
-
-    def _noun_phrase(self, mention: Mention, known: bool) -> list[Piece]:
-        rng, knobs = self._rng, self._knobs
-        names = NAMES[mention.kind]
-        name = rng.choice(names) if rng.random() < knobs.synonymy else names[0]
-        words = self._adjectives(mention) + (name.many if mention.count > 1 else name.one)
-        role = "object" if mention.objects else "invention"
-        facts = {
-            "head": name.head,
-            "role": role,
-            "kind": mention.kind,
-            "objects": mention.objects,
-            "ambiguous": mention.ambiguous,
-            "number": "plur" if mention.count > 1 else "sing",
-        }
-        if mention.count == 2 and rng.random() < 0.15:
-            group = rng.choice(("a pair", "a couple"))
-            return [Phrase(group, group.split()[1], "abstract"), " of ", Phrase(words, **facts)]
-        if mention.count > 1:
-            return [Phrase(f"{NUMBERS[mention.count]} {words}", count=mention.count, **facts)]
-        chance = rng.random()
-        if chance < 0.02:
-            return [Phrase(f"one {words}", count=1, **facts)]
-        article = "the" if chance < (0.12 if known else 0.03) else "an" if words[0] in "aeiou" else "a"
-        return [Phrase(f"{article} {words}", **facts)]
-
-    def _adjectives(self, mention: Mention) -> str:
-        rng, words = self._rng, []
-        if mention.size:
-            plain, *others = SIZE_WORDS[mention.size]
-            words.append(rng.choice(others) if rng.random() < self._knobs.synonymy else plain)
-        if mention.colour:
-            vivid = mention.colour not in ("white", "black", "purple") and rng.random() < 0.08
-            words.append(("bright " if vivid else "") + mention.colour)
-        comma = len(words) == 2 and rng.random() < 0.1
-        return (", " if comma else " ").join(words) + (" " if words else "")
+        line = self._rng.choice(options.get(scope, options["any"]))
+        return trees.assemble(line, lambda _: None, _fixed("place"))
 
 
-_FORMS: dict[str, Callable[[Mention, Verb], list[Piece]]] = {
-    "is": lambda m, v: ["are" if m.count > 1 else "is"],
-    "has": lambda m, v: ["have" if m.count > 1 else "has"],
-    "v": lambda m, v: [v[1 if m.count > 1 else 0]],
-    "ing": lambda m, v: [v[2]],
-    "it": lambda m, v: [
-        Phrase(
-            "them" if m.count > 1 else "it",
-            "they" if m.count > 1 else "it",
-            "pronoun",
-            kind=m.kind,
-            number="plur" if m.count > 1 else "sing",
-            objects=m.objects,
-            ambiguous=m.ambiguous,
-        )
-    ],
+def _fixed(role: str) -> Callable[[str], Phrase]:
+    """What is known of a noun phrase in fixed words."""
+
+    def phrase(text: str) -> Phrase:
+        head = next((head for head in (text, text.split()[-1]) if head in ABSTRACT), None)
+        return Phrase(text, head or text.split()[-1], "abstract" if head else role)
+
+    return phrase
+
+
+# --- noun phrases ----------------------------------------------------------------------------------------------------
+
+
+def _noun_phrase(mention: Mention, rng: random.Random, knobs: Knobs, known: bool) -> Part:
+    """ "a small striped red ball", "two red balls", "a pair of red balls": one phrase each."""
+    many, names = mention.count > 1, NAMES[mention.kind]
+    name = rng.choice(names) if rng.random() < knobs.synonymy else names[0]
+    phrase = Phrase(
+        "",
+        name.head,
+        "object" if mention.objects else "invention",
+        "plur" if many else "sing",
+        mention.count if many else None,
+        mention.kind,
+        mention.objects,
+        mention.ambiguous,
+    )
+    noun = _noun(name, many)
+    top = noun[-1]
+    nodes = [*_adjectives(mention, rng, knobs, top), *noun]
+    chance = rng.random()
+    if mention.count == 2 and chance < 0.15:
+        group = word(rng.choice(GROUPS_OF_TWO))
+        top.head, top.relation = group, "nmod"
+        nodes = [word("a", "det", group), group, word("of", "case", top), *nodes]
+        top = group
+    elif many or chance < 0.02:
+        nodes = [word(NUMBERS[mention.count], "nummod", top), *nodes]
+        phrase = replace(phrase, count=mention.count)
+    else:
+        article = "the" if chance < (0.12 if known else 0.03) else "an" if nodes[0].form[0] in "aeiou" else "a"
+        nodes = [word(article, "det", top), *nodes]
+    return Part(nodes, top, [(phrase, nodes[0], nodes[-1])])
+
+
+def _noun(name: Name, many: bool) -> list[Node]:
+    *first, last = (name.many if many else name.one).split()
+    top = Node(last, tagged(name.head, "NNS" if many else "NN"))
+    return [*(Node(w, tagged(w, "NN"), "compound", top) for w in first), top]
+
+
+def _adjectives(mention: Mention, rng: random.Random, knobs: Knobs, top: Node) -> list[Node]:
+    """Size first, then pattern and colour in either order; now and then a comma after the first of them."""
+    said = []
+    for value, words in ((mention.colour, None), (mention.pattern, PATTERN_WORDS)):
+        if value and words:
+            plain, *others = words[value]
+            said.append([rng.choice(others) if rng.random() < knobs.synonymy else plain])
+        elif value:
+            vivid = value not in ("white", "black", "purple") and rng.random() < 0.08
+            said.append(["bright", value] if vivid else [value])
+    if rng.random() < 0.5:
+        said.reverse()
+    if mention.size:
+        plain, *others = SIZE_WORDS[mention.size]
+        said.insert(0, [rng.choice(others) if rng.random() < knobs.synonymy else plain])
+    nodes = [word(w, "amod", top) for group in said for w in group]
+    if len(said) > 1 and rng.random() < 0.1:
+        nodes.insert(len(said[0]), word(",", "punct", nodes[len(said[0]) - 1]))
+    return nodes
+
+
+# --- verbs and pronouns ----------------------------------------------------------------------------------------------
+
+
+def _finite(verb: Verb, mention: Mention) -> Part:
+    """ "sits", "sit", "is parked"."""
+    many = mention.count > 1
+    if verb.passive:
+        part = _participle(verb)
+        be = word("are" if many else "is", "aux:pass", part.top)
+        return Part([replace(be, tag=be.tag._replace(upos="AUX")), part.top], part.top)
+    return single(Node(verb.many if many else verb.one, tagged(verb.lemma, "VBP" if many else "VBZ")))
+
+
+def _participle(verb: Verb) -> Part:
+    """ "sitting", "parked"."""
+    return single(Node(verb.participle, tagged(verb.lemma, "VBN" if verb.passive else "VBG")))
+
+
+def _pronoun(mention: Mention) -> Part:
+    many = mention.count > 1
+    node = word("them" if many else "it")
+    phrase = Phrase(
+        node.form,
+        node.tag.lemma,
+        "pronoun",
+        "plur" if many else "sing",
+        kind=mention.kind,
+        objects=mention.objects,
+        ambiguous=mention.ambiguous,
+    )
+    return Part([node], node, [(phrase, node, node)])
+
+
+_FORMS: dict[str, Callable[[Mention], Part]] = {
+    "is": lambda m: single(word("are" if m.count > 1 else "is")),
+    "has": lambda m: single(word("have" if m.count > 1 else "has")),
+    "it": _pronoun,
 }
 
 
-def _marked(words: str, role: str) -> list[Piece]:
-    """Fixed words with their bracketed noun phrases as phrases."""
-    pieces: list[Piece] = []
-    for i, part in enumerate(re.split(r"\[([^\]]*)\]", words)):
-        if i % 2:
-            head = part.split()[-1]
-            pieces.append(Phrase(part, head, "abstract" if head in ABSTRACT else role))
-        elif part:
-            pieces.append(part)
-    return pieces
-
-
-def _fill(template: str, words: _Words) -> list[Piece]:
-    pieces: list[Piece] = []
-    for literal, slot, _, _ in string.Formatter().parse(template):
-        pieces += _marked(literal, "abstract")
-        if slot:
-            pieces += words.slot(slot)
-    return pieces
-
-
-def _write(pieces: list[Piece], plan: Plan, rng: random.Random) -> Caption:
-    """Pieces to text and spans; some captions start with a capital and end with a period, some do neither."""
-    text, phrases = "", []
-    for piece in pieces:
-        if isinstance(piece, Phrase):
-            phrases.append(replace(piece, start=len(text), end=len(text) + len(piece.text)))
-        text += piece if isinstance(piece, str) else piece.text
+def _finish(part: Part, plan: Plan, rng: random.Random) -> Caption:
+    """Words to text and spans; some captions start with a capital and end with a period, some do neither."""
     capital, period = rng.choices(((True, True), (True, False), (False, False), (False, True)), (45, 15, 32, 8))[0]
     if capital:
-        text = text[0].upper() + text[1:]
+        part.nodes[0].form = part.nodes[0].form[0].upper() + part.nodes[0].form[1:]
     if period:
-        text += "."
-    phrases = tuple(replace(p, text=text[p.start : p.end]) for p in phrases)
-    return Caption(text, phrases, plan)
+        part.nodes.append(word(".", "punct", part.top))
+    text, tree = trees.spelled(part.nodes), trees.tokens(part)
+    place = {id(node): token for node, token in zip(part.nodes, tree, strict=True)}
+    spans = [(phrase, place[id(first)].start, place[id(last)].end) for phrase, first, last in part.marks]
+    phrases = (replace(phrase, text=text[a:b], start=a, end=b) for phrase, a, b in spans)
+    return Caption(text, tuple(sorted(phrases, key=lambda phrase: phrase.start)), plan, tree)
