@@ -7,8 +7,22 @@ A plan is drawn from a scene and leaves things out (`Knobs.image_noise`) or, now
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
-from demo.scenes import BACKDROPS, COLOURS, CONVERSE, KINDS, Object, Scene, fits, relation
+from demo.scenes import (
+    BACKDROPS,
+    COLOURS,
+    CONVERSE,
+    HELD,
+    HOLDERS,
+    KINDS,
+    PATTERNED,
+    PATTERNS,
+    Object,
+    Scene,
+    fits,
+    relation,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +32,7 @@ class Knobs:
     image_noise: chance that an object of the scene is left out of a caption.
     caption_noise: chance that a caption also names something the scene does not show.
     synonymy: chance that a noun or a size is said with another word than the plain one.
-    attribute_dropout: chance that a colour, or a size other than medium, is not said.
+    attribute_dropout: chance that a colour, a pattern, or a size other than medium, is not said.
     """
 
     image_noise: float = 0.25
@@ -30,13 +44,14 @@ class Knobs:
 @dataclass(frozen=True)
 class Mention:
     """One thing, or several of a kind, as a caption speaks of them. `objects` are ids in the scene (none: invented);
-    `zone` only steers the wording ("any": in several zones, or on top of a thing). `ambiguous`: the words fit others
-    too."""
+    `zone` only steers the wording ("any": in several zones, on top of a thing, or held by one). `ambiguous`: the words
+    fit others too."""
 
     kind: str
     count: int = 1
     colour: str | None = None
     size: str | None = None  # small, large or None: what is said, not what is
+    pattern: str | None = None
     zone: str = "ground"
     objects: tuple[int, ...] = ()
     ambiguous: bool = False
@@ -66,6 +81,7 @@ def plan_caption(scene: Scene, rng: random.Random, knobs: Knobs) -> Plan:
     told = [o for o in scene.objects if rng.random() >= knobs.image_noise] or [rng.choice(scene.objects)]
     units = _units(scene, told, rng)
     rng.shuffle(units)
+    units = _with_holders(units, rng)
     units = units[: rng.choices((1, 2, 3), (1, 5, 4))[0]]
     mentions = [m for m in (_mention(scene, unit, rng, knobs) for unit in units) if m is not None]
     mentions = [m for m in mentions if not m.ambiguous] or mentions[:1]
@@ -95,38 +111,55 @@ def _units(scene: Scene, told: Sequence[Object], rng: random.Random) -> list[tup
     return units
 
 
-def _shared(values: Sequence[str]) -> str | None:
+def _with_holders(units: list[tuple[Object, ...]], rng: random.Random) -> list[tuple[Object, ...]]:
+    """Most often a held thing and its holder, each told alone, come first: "a bear" leaves out what one sees it do."""
+    alone = {unit[0].id: unit for unit in units if len(unit) == 1}
+    for thing in [unit[0] for unit in units if len(unit) == 1 and unit[0].held in alone]:
+        if rng.random() < 0.7:
+            pair = [alone[thing.id], alone[thing.held]]
+            units = pair + [unit for unit in units if unit not in pair]
+    return units
+
+
+def _shared(values: Sequence[str | None]) -> str | None:
     return values[0] if len(set(values)) == 1 else None
 
 
-def matching(scene: Scene, kind: str, colour: str | None, size: str | None) -> tuple[int, ...]:
-    """Ids of the objects that the words fit."""
+def matching(
+    scene: Scene, kind: str, colour: str | None = None, size: str | None = None, pattern: str | None = None
+) -> tuple[int, ...]:
+    """Ids of the objects that the words fit; an attribute that is None is not said."""
     return tuple(
-        o.id for o in scene.objects if o.kind == kind and colour in (None, o.colour) and size in (None, o.size)
+        o.id
+        for o in scene.objects
+        if o.kind == kind and colour in (None, o.colour) and size in (None, o.size) and pattern in (None, o.pattern)
     )
+
+
+# which attributes to add to those said, few before many: colour, size, pattern
+_ADDED = sorted(product((True, False), repeat=3), key=sum)
 
 
 def _mention(scene: Scene, unit: tuple[Object, ...], rng: random.Random, knobs: Knobs) -> Mention:
     """The unit with attributes chosen by lot, and more of them where the words would fit other objects too."""
-    kind, colour, size = unit[0].kind, _shared([o.colour for o in unit]), _shared([o.size for o in unit])
-    size = None if size == "medium" else size
-    said_colour = colour if rng.random() >= knobs.attribute_dropout else None
-    said_size = size if rng.random() >= knobs.attribute_dropout else None
+    kind, size = unit[0].kind, _shared([o.size for o in unit])
+    true = (_shared([o.colour for o in unit]), None if size == "medium" else size, _shared([o.pattern for o in unit]))
+    by_lot = tuple(value if rng.random() >= knobs.attribute_dropout else None for value in true)
     ids = tuple(o.id for o in unit)
-    options = ((said_colour, said_size), (colour, said_size), (said_colour, size), (colour, size))
-    for option in options:
-        if matching(scene, kind, *option) == ids:
-            said_colour, said_size = option
-            break
-    clear = matching(scene, kind, said_colour, said_size) == ids
-    zone = _shared(["any" if o.on is not None else o.zone for o in unit]) or "any"
-    return Mention(kind, len(unit), said_colour, said_size, zone, ids, ambiguous=not clear)
+    options = [tuple(t if add else b for t, b, add in zip(true, by_lot, added, strict=True)) for added in _ADDED]
+    said = next((option for option in options if matching(scene, kind, *option) == ids), by_lot)
+    clear = matching(scene, kind, *said) == ids
+    zone = _shared([o.zone if o.on is None and o.held is None else "any" for o in unit]) or "any"
+    return Mention(kind, len(unit), *said, zone, ids, ambiguous=not clear)
 
 
-def _holding(scene: Scene, a: Mention, b: Mention) -> list[str]:
-    """Relations that hold between every object of `a` and every one of `b`."""
+def _in_common(scene: Scene, a: Mention, b: Mention) -> list[str]:
+    """Relations in which every object of `a` stands to every one of `b`."""
     pairs = [set(relation(scene.objects[i], scene.objects[j])) for i in a.objects for j in b.objects]
     return sorted(set.intersection(*pairs)) if pairs else []
+
+
+_TIGHT = {"on", "holding", "held by"}  # told before the others of a scene: they are what one sees first
 
 
 def _bonds(scene: Scene, mentions: list[Mention], rng: random.Random) -> tuple[list[Mention], list[Bond]]:
@@ -135,12 +168,12 @@ def _bonds(scene: Scene, mentions: list[Mention], rng: random.Random) -> tuple[l
         (i, j): names
         for i in range(len(mentions))
         for j in range(len(mentions))
-        if i != j and (names := [n for n in _holding(scene, mentions[i], mentions[j]) if n != "under"])
+        if i != j and (names := [n for n in _in_common(scene, mentions[i], mentions[j]) if n != "under"])
     }
     if not links or rng.random() < 0.15:
         return mentions, []
-    stands = [pair for pair in sorted(links) if "on" in links[pair]]
-    first = rng.choice(stands or sorted(links))
+    tight = [pair for pair in sorted(links) if _TIGHT & set(links[pair])]
+    first = rng.choice(tight or sorted(links))
     name = rng.choice(links[first])
     third = next((k for k in range(len(mentions)) if k not in first), None)
     a, b = first
@@ -164,11 +197,19 @@ def _invent(
     zone = next(z for z in KINDS[kind].zones if getattr(BACKDROPS[scene.backdrop], z))
     colour = rng.choice(COLOURS) if rng.random() >= knobs.attribute_dropout else None
     size = rng.choice(("small", "large")) if rng.random() < 0.3 else None
-    made = Mention(kind, 1, colour, size, zone)
+    pattern = rng.choice(PATTERNS) if kind in PATTERNED and rng.random() < 0.15 else None
+    made = Mention(kind, 1, colour, size, pattern, zone)
     kept, bonds = mentions[:2], [b for b in bonds if max(b.a, b.b) < 2]
+    if not bonds and kind in HELD and _free_hands(scene, kept[0]) and rng.random() < 0.6:
+        return [kept[0], replace(made, zone="any"), *kept[1:]], [Bond("holding", 0, 1)]
     if not bonds and zone == kept[0].zone and rng.random() < 0.6:
         return [kept[0], made, *kept[1:]], [Bond(rng.choice(("next to", "left of", "right of")), 0, 1)]
     return [*kept, made], bonds
+
+
+def _free_hands(scene: Scene, mention: Mention) -> bool:
+    """Whether it is one holder that holds nothing."""
+    return mention.kind in HOLDERS and mention.count == 1 and all(o.held not in mention.objects for o in scene.objects)
 
 
 def turned(bond: Bond) -> Bond:

@@ -1,8 +1,8 @@
 """World STS: pairs of sentences graded 0-5 by how far what they assert overlaps.
 
-A sentence asserts what its plan holds: things with their number, colour and size, relations between them, a place.
-Wording asserts nothing, so two sentences of one plan are graded 5 however they are put, and the same words in other
-roles ("a red ball and a blue car", "a blue ball and a red car") lose. `similarity` is the whole rule.
+A sentence asserts what its plan holds: things with their number, colour, size and pattern, relations between them, a
+place. Wording asserts nothing, so two sentences of one plan are graded 5 however they are put, and the same words in
+other roles ("a red ball and a blue car", "a blue ball and a red car") lose. `similarity` is the whole rule.
 """
 
 import random
@@ -12,17 +12,31 @@ from itertools import permutations
 
 from demo.captions import realise
 from demo.plans import Bond, Knobs, Mention, Plan, plan_caption, turned
-from demo.scenes import BACKDROPS, COLOURS, KINDS, RIDERS, Scene, fits, rng_for, sample_scene
+from demo.scenes import (
+    BACKDROPS,
+    COLOURS,
+    HELD,
+    HOLDERS,
+    KINDS,
+    PATTERNED,
+    PATTERNS,
+    RIDERS,
+    Scene,
+    fits,
+    rng_for,
+    sample_scene,
+)
 
 # What an assertion weighs. A relation between the right things that is not the one asserted earns a third.
-KIND, COUNT, COLOUR, SIZE, BOND, PLACE = 2, 1, 2, 1, 3, 1
+KIND, COUNT, COLOUR, SIZE, PATTERN, BOND, PLACE = 2, 1, 2, 1, 1, 3, 1
 WRONG_BOND = 1
 _RICH = Knobs(image_noise=0.15, caption_noise=0.0, attribute_dropout=0.25)
 
 
 def _canonical(bond: Bond) -> Bond:
     """One form for the two tellings of a relation."""
-    mirrored = bond.name in ("right of", "below") or (bond.name == "next to" and bond.a > bond.b)
+    told_back = ("right of", "below", "in front of", "held by")
+    mirrored = bond.name in told_back or (bond.name == "next to" and bond.a > bond.b)
     return turned(bond) if mirrored else bond
 
 
@@ -33,6 +47,7 @@ def _alike(a: Mention, b: Mention) -> int:
         + COUNT * (a.count == b.count)
         + COLOUR * (a.colour is not None and a.colour == b.colour)
         + SIZE * (a.size is not None and a.size == b.size)
+        + PATTERN * (a.pattern is not None and a.pattern == b.pattern)
     )
 
 
@@ -72,7 +87,7 @@ def similarity(a: Plan, b: Plan) -> float:
 
 def judgment(premise: Plan, hypothesis: Plan) -> str:
     """ENTAILMENT if all that the hypothesis asserts is asserted, CONTRADICTION if a thing both speak of differs in
-    number, colour, size or relation, else NEUTRAL."""
+    number, colour, size, pattern or relation, else NEUTRAL."""
     shared, same = _best(premise, hypothesis)
     if shared == weight(hypothesis):
         return "ENTAILMENT"
@@ -80,7 +95,7 @@ def judgment(premise: Plan, hypothesis: Plan) -> str:
         a, b = premise.mentions[i], hypothesis.mentions[j]
         clash = [
             x
-            for x in ("colour", "size", "count")
+            for x in ("colour", "size", "pattern", "count")
             if None not in (getattr(a, x), getattr(b, x)) and getattr(a, x) != getattr(b, x)
         ]
         if clash:
@@ -125,39 +140,78 @@ def _count(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
     return _set(plan, i, count=rng.choice([n for n in (1, 2, 3) if n != plan.mentions[i].count]))
 
 
+def _pattern(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
+    i = _pick(plan, rng, lambda m: m.pattern is not None)
+    if i is None:
+        return None
+    return _set(plan, i, pattern=rng.choice([p for p in (*PATTERNS, None) if p != plan.mentions[i].pattern]))
+
+
+def _can(a: str, name: str, b: str) -> bool:
+    """Whether one could say it of things of the kinds `a` and `b`."""
+    if name == "on":
+        return a in RIDERS.get(b, ())
+    if name in ("holding", "held by"):
+        holder, held = (a, b) if name == "holding" else (b, a)
+        return holder in HOLDERS and held in HELD
+    if name in ("behind", "in front of"):
+        return "ground" in KINDS[a].zones and "ground" in KINDS[b].zones
+    return True
+
+
 def _kind(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
     i, taken = rng.randrange(len(plan.mentions)), {m.kind for m in plan.mentions}
-    hosts = {plan.mentions[b.b].kind for b in plan.bonds if b.name == "on" and b.a == i}
-    if any(b.name == "on" and b.b == i for b in plan.bonds):
-        return None
     options = [
         k
         for k in KINDS
         if fits(k, scene.backdrop)
         and plan.mentions[i].zone in (*KINDS[k].zones, "any")
         and k not in taken
-        and all(k in RIDERS[host] for host in hosts)
+        and (plan.mentions[i].pattern is None or k in PATTERNED)
+        and all(_can(*_ends(plan, bond, {i: k})) for bond in plan.bonds)
     ]
     return _set(plan, i, kind=rng.choice(options)) if options else None
 
 
+def _ends(plan: Plan, bond: Bond, instead: dict[int, str]) -> tuple[str, str, str]:
+    """Kind, relation, kind: as the plan has them, but for the kinds given by number of mention."""
+    a, b = (instead.get(n, plan.mentions[n].kind) for n in (bond.a, bond.b))
+    return a, bond.name, b
+
+
 def _relation(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
-    if not plan.bonds:
+    """Another relation between the same things, of those that kinds and number allow."""
+    if len(plan.bonds) != 1:
         return None
-    first, *rest = plan.bonds
-    others = [n for n in ("left of", "right of", "next to") if n != first.name]
-    return replace(plan, bonds=(replace(first, name=rng.choice(others)), *rest)) if len(rest) == 0 else None
+    bond = plan.bonds[0]
+    a, b = plan.mentions[bond.a], plan.mentions[bond.b]
+    others = ["left of", "right of", "next to", "behind", "in front of"]
+    others += ["holding", "held by"] * 3 if a.count == b.count == 1 else []  # few kinds can: then more often than not
+    options = [n for n in others if n != bond.name and _can(a.kind, n, b.kind)]
+    return replace(plan, bonds=(replace(bond, name=rng.choice(options)),))
+
+
+# Either side may stand where the other does; who is held could not hold, and what is above is in the air.
+_EITHER_WAY = ("left of", "right of", "behind", "in front of")
 
 
 def _roles(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
-    """The same words, another fact: colours change places, or the two sides of a relation do."""
-    colours = [m.colour for m in plan.mentions]
-    can_turn = len(plan.mentions) == 2 and plan.bonds and plan.bonds[0].name in ("left of", "right of")
+    """The same words, another fact: colours or patterns change places, or the two sides of a relation do."""
+    can_turn = len(plan.mentions) == 2 and plan.bonds and plan.bonds[0].name in _EITHER_WAY
     if can_turn and rng.random() < 0.5:
         return replace(plan, mentions=plan.mentions[::-1])
-    if len(colours) < 2 or None in colours[:2] or colours[0] == colours[1]:
+    if len(plan.mentions) < 2:
         return None
-    return _set(_set(plan, 0, colour=colours[1]), 1, colour=colours[0])
+    a, b = plan.mentions[:2]
+    said = [
+        x
+        for x in ("colour", "pattern")
+        if None not in (getattr(a, x), getattr(b, x)) and getattr(a, x) != getattr(b, x)
+    ]
+    if not said:
+        return None
+    x = rng.choice(said)
+    return _set(_set(plan, 0, **{x: getattr(b, x)}), 1, **{x: getattr(a, x)})
 
 
 def _omit(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
@@ -173,7 +227,7 @@ def _add(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
         return None
     kind = rng.choice(options)
     zone = next(z for z in KINDS[kind].zones if getattr(BACKDROPS[scene.backdrop], z))
-    return replace(plan, mentions=(*plan.mentions, Mention(kind, 1, rng.choice((*COLOURS, None)), None, zone)))
+    return replace(plan, mentions=(*plan.mentions, Mention(kind, 1, rng.choice((*COLOURS, None)), zone=zone)))
 
 
 def _place(plan: Plan, scene: Scene, rng: random.Random) -> Plan | None:
@@ -193,6 +247,7 @@ EDITS: dict[str, Edit] = {
     "count": _count,
     "kind": _kind,
     "omission": _omit,
+    "pattern": _pattern,
     "place": _place,
     "relation": _relation,
     "roles": _roles,
@@ -221,7 +276,7 @@ def plain(text: str) -> str:
 
 def _sound(plan: Plan) -> bool:
     """No two mentions that the words could not tell apart."""
-    told = [(m.kind, m.colour, m.size) for m in plan.mentions]
+    told = [(m.kind, m.colour, m.size, m.pattern) for m in plan.mentions]
     return len(set(told)) == len(told)
 
 
