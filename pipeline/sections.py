@@ -284,13 +284,13 @@ class Grid(Section):
 
 
 # What `python -m stages.evaluate --suite` takes.
-Suite = Literal["sts", "transfer", "retrieval", "cxc", "geometry"]
+Suite = Literal["sts", "transfer", "probes", "retrieval", "cxc", "geometry"]
 
 
 class Evaluate(Section):
     path: str = Field(
         description="folder of the evaluation sets: the STS tasks in SentEval's layout or as Parquet, and where they "
-        "are there the transfer tasks (`transfer`) and Crisscrossed Captions (`cxc`)"
+        "are there the transfer tasks (`transfer`), probes (`probes`) and Crisscrossed Captions (`cxc`)"
     )
     suite: list[Suite] = Field(
         ["sts", "geometry"],

@@ -18,8 +18,8 @@ from pathlib import Path
 class Place:
     """Where things lie, and how much of the machine a suite may use.
 
-    `data`: the evaluation root (STS, transfer, downstream, cxc below it); `collection`: a dataset's folder as the
-    graph writes it (ingest/captions, embed/features, align/pairs); `threads`: threads or processes at once;
+    `data`: the evaluation root (STS, transfer, downstream, probes, cxc below it); `collection`: a dataset's folder as
+    the graph writes it (ingest/captions, embed/features, align/pairs); `threads`: threads or processes at once;
     `scratch`: a folder for what may be thrown away; `protocol`: of the STS tasks, `senteval` or `mteb`.
     """
 

@@ -1,4 +1,4 @@
-"""evaluate: a model folder on suites of tasks: sts, transfer, retrieval, cxc, geometry.
+"""evaluate: a model folder on suites of tasks: sts, transfer, probes, retrieval, cxc, geometry.
 
 In: a model folder, and the evaluation sets of `evaluate.path`; for retrieval a dataset's tables. Out: one JSON a task,
 the similarity of every STS pair as Parquet, and a metrics file. Inside the graph it is one cell (recipe, seed); with

@@ -29,7 +29,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A task: names of its classes by label, and its parts: `all`, or `train`, `test` and for SST2 `dev`."""
+    """A task: names of its classes by label, and its parts: `all`, or `train`, `test` and, if it
+    chooses C, `dev`, in the order train, dev, test."""
 
     name: str
     classes: tuple[str, ...]

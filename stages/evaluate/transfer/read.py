@@ -1,11 +1,12 @@
 """The files of the transfer tasks: SentEval's layout, and the Parquet layout of Hugging Face data sets.
 
 SentEval's MR, CR, SUBJ and MPQA are a file a class with a sentence a line; SST2 is `sentence<TAB>0|1`; TREC is
-`CLASS:detail question`; MRPC is a TAB-separated table with a header. The encodings are those SentEval reads with:
-Latin-1, but UTF-8 for SST2 and MRPC. Sentences are split at whitespace and re-joined with single spaces. A byte-order
-mark is taken off, CRLF and a lone CR end a line, quotes are plain characters. An empty sentence is one (CR has four):
-it keeps its place and is counted. A line that has no label, or another number of columns than its file must have, is
-an error that names file and line.
+`CLASS:detail question`; MRPC is a TAB-separated table with a header; a probing task is a file of
+`split<TAB>class<TAB>sentence`. The encodings are those SentEval reads with: Latin-1, but UTF-8 for SST2, MRPC and
+probing tasks. Sentences are split at whitespace and re-joined with single spaces. A byte-order mark is taken off, CRLF
+and a lone CR end a line, quotes are plain characters. An empty sentence is one (CR has four): it keeps its place and is
+counted. A line that has no label, or another number of columns than its file must have, is an error that names file and
+line.
 """
 
 from dataclasses import dataclass
@@ -101,6 +102,29 @@ def read_trec(file: Path) -> Part:
         sentences.append(_spaced(rest.partition(" ")[2]))
         labels.append(TREC_CLASSES.index(name))
     return Part((sentences,), np.array(labels, dtype=np.int64))
+
+
+def read_probe(name: str, file: Path) -> Labelled:
+    """A probing task: lines of `tr|va|te<TAB>class<TAB>sentence`; its classes are those of tr, sorted."""
+    rows: dict[str, list[tuple[int, str, str]]] = {"tr": [], "va": [], "te": []}
+    for number, line in enumerate(_lines(file, "utf-8"), 1):
+        split, label, sentence = _cells(file, number, line, 3)
+        if split not in rows:
+            raise ModelError(f"{file}:{number}: split {split[:20]!r} is none of {', '.join(rows)}")
+        rows[split].append((number, label, _spaced(sentence)))
+    if empty := [split for split, found in rows.items() if not found]:
+        raise ModelError(f"{file}: no line of split {empty[0]}")
+    classes = sorted({label for _, label, _ in rows["tr"]})
+    if len(classes) < 2:
+        raise ModelError(f"{file}: one class only in split tr, {classes[0][:20]!r}")
+    known, parts = {label: i for i, label in enumerate(classes)}, {}
+    for split, part in zip(rows, ("train", "dev", "test"), strict=True):
+        for number, label, _ in rows[split]:
+            if label not in known:
+                raise ModelError(f"{file}:{number}: class {label[:20]!r} is not in split tr")
+        labels = np.array([known[label] for _, label, _ in rows[split]], dtype=np.int64)
+        parts[part] = Part(([sentence for _, _, sentence in rows[split]],), labels)
+    return Labelled(name, tuple(classes), parts)
 
 
 def read_mrpc(file: Path) -> Part:
