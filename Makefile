@@ -8,10 +8,26 @@ export TOKENIZERS_PARALLELISM := false
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: demo test lint bench clean
+.PHONY: demo checkpoints treebank test lint bench clean
 
 demo: .venv/installed
 	$(BIN)/python -m pipeline run
+
+# The tiny checkpoints of demo/checkpoints, each by its recipe, in the order in which they need one another. Hours on
+# CPU. A recipe that was stopped goes on where it was when this is called again.
+RECIPES := bert_tiny simcse_teacher diffcse_teacher clip sam grounding_dino
+DEVICE ?= cpu
+THREADS ?= 2
+EWT ?=
+
+checkpoints: treebank .venv/installed
+	$(BIN)/python -m demo.recipes.stanza_en --treebank "$(EWT)" --threads $(THREADS)
+	@set -e; for recipe in $(RECIPES); do echo "$$recipe"; \
+		$(BIN)/python -m demo.recipes.$$recipe --device $(DEVICE) --threads $(THREADS); done
+
+treebank:
+	@test -d "$(EWT)" || { echo "EWT='$(EWT)' is no folder. The parser is trained on Universal Dependencies English EWT:" \
+		"make checkpoints EWT=PATH_TO_UD_ENGLISH_EWT" >&2; exit 2; }
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)

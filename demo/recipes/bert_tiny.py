@@ -1,32 +1,41 @@
-"""A WordPiece vocabulary and a small BERT configuration, to train from scratch: `python -m demo.recipes.bert_tiny`.
+"""A small BERT for the demo world, pre-trained as a masked language model: `python -m demo.recipes.bert_tiny`.
 
-Writes no weights. The vocabulary comes from the demo world's captions and sentences (not from world STS) and holds
-every printable ASCII character alone and as a continuation, so that any English text can be encoded without [UNK].
+The vocabulary and the training text are drawn from the recipe's seed (demo/recipes/world_text.py); neither the world's
+captions nor world STS are read. The vocabulary also holds every printable ASCII character alone and as a continuation,
+so that any English text can be encoded without [UNK]. Every word of the world is one piece: to mask pieces is to mask
+whole words.
 """
 
 import argparse
-import json
 import string
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
-from transformers import BertConfig, BertTokenizerFast
+from torch import Tensor, nn
+from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrainedTokenizerBase
 
-WORLD = Path(__file__).parents[1] / "world"
+from demo.recipes import world_text
+from demo.recipes.course import Course, Schedule
+
 OUT = Path(__file__).parents[1] / "checkpoints" / "bert_tiny"
+SCRATCH = Path(".scratch") / "recipes"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-MAX_TOKENS = 128
+MAX_TOKENS, MAX_PIECES = 128, 2000
+TEXTS, STEPS, BATCH = 40_000, 8000, 64
+MASKED = 0.15  # of the words, at least one; of these 80 % become [MASK], 10 % another word, 10 % stay (Devlin 2019)
+IGNORED = -100
 
 
-def lines(world: Path) -> list[str]:
-    """The text a training run sees: captions and sentences."""
-    captions = json.loads((world / "annotations" / "captions_world.json").read_text())["annotations"]
-    return [row["caption"] for row in captions] + (world / "sentences.txt").read_text().splitlines()
+def training_texts(seed: int) -> list[str]:
+    return [caption.text for caption in world_text.captions(seed, "train", TEXTS)]
 
 
-def vocabulary(texts: list[str], entries: int) -> list[str]:
+def vocabulary(texts: list[str], entries: int = MAX_PIECES) -> list[str]:
     """At most `entries` word pieces: specials, ASCII characters and their continuations, whole words by frequency, and
     endings that several words share.
 
@@ -46,6 +55,11 @@ def _by_frequency(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
+def tokenizer_of(pieces: list[str]) -> BertTokenizerFast:
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    return BertTokenizerFast(vocab=vocab, do_lower_case=True, model_max_length=MAX_TOKENS)
+
+
 def config(entries: int) -> BertConfig:
     """Two layers of width 128: small enough to train in a minute on two CPU cores."""
     return BertConfig(
@@ -56,52 +70,109 @@ def config(entries: int) -> BertConfig:
         intermediate_size=512,
         max_position_embeddings=MAX_TOKENS,
         pad_token_id=0,
-        architectures=["BertModel"],
+        architectures=["BertForMaskedLM"],
     )
 
 
-def write(world: Path, out: Path, entries: int) -> int:
-    """The folder that AutoConfig and AutoTokenizer read; the number of word pieces."""
+def network(entries: int, seed: int) -> BertForMaskedLM:
+    """The model to train, its weights drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BertForMaskedLM(config(entries))
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A batch: `ids` and `attention` int64 [B, L]; `labels` int64 [B, L], the masked words, IGNORED elsewhere."""
+
+    ids: Tensor
+    attention: Tensor
+    labels: Tensor
+
+
+class Masking:
+    """Batches of texts with words masked at random; a batch depends on (seed, step) alone."""
+
+    def __init__(self, texts: list[str], tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
+        rows = tokenizer(texts, truncation=True)["input_ids"]
+        self._seed, self._rows = seed, [np.array(row) for row in rows]
+        self._mask, self._pad = tokenizer.mask_token_id, tokenizer.pad_token_id
+        first = len(SPECIAL) + 2 * len(string.punctuation + string.digits + string.ascii_lowercase)
+        self._words = (min(first, len(tokenizer) - 1), len(tokenizer))  # what may stand in for a word
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def draw(self, step: int, rows: int = BATCH) -> Masked:
+        """The batch of a step: a quarter of four times as many texts, of like length, for a batch is padded."""
+        rng = np.random.default_rng((self._seed, step))
+        pool = sorted(rng.integers(len(self._rows), size=4 * rows), key=lambda n: len(self._rows[n]))
+        start = rows * rng.integers(4)
+        return self.masked(np.array(pool[start : start + rows]), rng)
+
+    def masked(self, numbers: np.ndarray, rng: np.random.Generator) -> Masked:
+        """The texts of these numbers."""
+        chosen = [self._rows[n] for n in numbers]
+        longest = max(map(len, chosen))
+        ids = np.full((len(chosen), longest), self._pad)
+        labels = np.full_like(ids, IGNORED)
+        for row, text in enumerate(chosen):
+            inner = np.arange(1, len(text) - 1)  # [CLS] and [SEP] stay
+            picked = rng.choice(inner, max(1, round(MASKED * len(inner))), replace=False)
+            ids[row, : len(text)] = text
+            labels[row, picked] = text[picked]
+            lot = rng.random(len(picked))
+            ids[row, picked[lot < 0.8]] = self._mask
+            ids[row, picked[lot >= 0.9]] = rng.integers(*self._words, size=int((lot >= 0.9).sum()))
+        attention = (ids != self._pad).astype(np.int64)
+        return Masked(*(torch.from_numpy(a) for a in (ids, attention, labels)))
+
+
+def loss(model: nn.Module, batch: Masked) -> dict[str, Tensor]:
+    device = next(model.parameters()).device
+    found = model.bert(input_ids=batch.ids.to(device), attention_mask=batch.attention.to(device)).last_hidden_state
+    labels = batch.labels.to(device)
+    wanted = labels != IGNORED
+    return {"masked": nn.functional.cross_entropy(model.cls(found[wanted]), labels[wanted])}
+
+
+def train(out: Path, seed: int, steps: int, device: torch.device, scratch: Path = SCRATCH) -> Course:
+    """Trains, or goes on, and writes the folder that AutoModel, AutoModelForMaskedLM and AutoTokenizer read."""
+    texts = training_texts(seed)
+    tokenizer = tokenizer_of(vocabulary(texts))
+    schedule = Schedule(steps, rate=1e-3, warmup=min(500, 1 + steps // 10), decay=0.01)
+    torch.manual_seed(seed)  # of dropout
+    course = Course(network(len(tokenizer), seed), schedule, scratch / f"bert_tiny-{seed}.pt", device)
+    trained = course.run(Masking(texts, tokenizer, seed).draw, loss)
+    write(out, trained, tokenizer)
+    return course
+
+
+def write(out: Path, model: BertForMaskedLM, tokenizer: BertTokenizerFast) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    pieces = vocabulary(lines(world), entries)
-    (out / "vocab.txt").write_text("".join(piece + "\n" for piece in pieces))
-    tokenizer = BertTokenizerFast(
-        vocab={piece: i for i, piece in enumerate(pieces)}, do_lower_case=True, model_max_length=MAX_TOKENS
-    )
+    model.cpu().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    config(len(pieces)).save_pretrained(out)
-    (out / "card.md").write_text(_CARD.format(pieces=len(pieces), parameters=_parameters(len(pieces))))
-    return len(pieces)
+    (out / "vocab.txt").write_text("".join(piece + "\n" for piece in sorted(tokenizer.vocab, key=tokenizer.vocab.get)))
 
 
-def _parameters(entries: int) -> str:
-    c = config(entries)
-    layer = 4 * c.hidden_size * (c.hidden_size + 1) + 2 * c.hidden_size * c.intermediate_size
-    layer += c.intermediate_size + c.hidden_size + 4 * c.hidden_size
-    tables = (entries + c.max_position_embeddings + 2) * c.hidden_size + 2 * c.hidden_size
-    pooler = c.hidden_size * (c.hidden_size + 1)
-    return f"{(c.num_hidden_layers * layer + tables + pooler) / 1e6:.2f} M"
-
-
-_CARD = """# bert_tiny: a configuration and a vocabulary, no weights
-
-**There are no weights here.** Training on the demo world starts from random numbers drawn from the run's own seed.
-
-- Architecture: BertModel, 2 layers, width 128, 4 heads, feed-forward 512, 128 positions; {parameters} parameters.
-- Vocabulary: {pieces} lower-cased word pieces: the words of the demo world's captions and sentences (world STS was not
-  read), endings they share, and every printable ASCII character, alone and as a continuation.
-- Recipe: `python -m demo.recipes.bert_tiny`. Licence: CC0 1.0, as the demo world.
-- Use: the demo world. It knows nothing of English beyond it.
-"""
+def arguments(name: str, out: Path, steps: int) -> argparse.ArgumentParser:
+    """The options that the text recipes share."""
+    parser = argparse.ArgumentParser(prog=f"python -m demo.recipes.{name}")
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--world", type=Path, default=WORLD)
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--entries", type=int, default=2000, help="largest size of the vocabulary")
-    args = parser.parse_args()
-    print(f"{write(args.world, args.out, args.entries)} word pieces: {args.out}")
+    from demo.recipes.figures_bert_tiny import finish
+
+    args = arguments("bert_tiny", OUT, STEPS).parse_args()
+    torch.set_num_threads(args.threads)
+    course = train(args.out, args.seed, args.steps, torch.device(args.device))
+    finish(args, course.minutes)
 
 
 if __name__ == "__main__":

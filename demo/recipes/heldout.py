@@ -12,6 +12,16 @@ HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     (kind, _TURNS[number % len(_TURNS)]) for number, kind in enumerate(sorted(KINDS))
 )
 
+WORLD_SEED = 0  # of the demo world as it is committed
+RECIPE_SEED = 1  # of the scenes that the vision recipes train on
+FIGURES_SEED = 2025  # of the scenes whose figures a recipe states of itself
+OWN_SEEDS = range(FIGURES_SEED, FIGURES_SEED + 10)  # the recipes' own looks: while they train, to choose a threshold
+
+
+def check_scene(seed: int, index: int) -> Scene:
+    """Scene number `index` on which figures are measured; it may show held-out combinations."""
+    return sample_scene(seed, "check", index)
+
 
 def is_seen(scene: Scene) -> bool:
     """Whether a scene shows no held-out combination."""

@@ -6,12 +6,15 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from demo.recipes.cards import Figures
 
 MODELS = {"tokenize": "tokenize.pt", "pos": "pos.pt", "lemma": "lemma.pt", "depparse": "depparse.pt"}
 PATHS = ("_file", "_dir", "save_name", "load_name")
 MAX_BYTES = 15 * 1024 * 1024
-METRICS = ("Tokens", "Sentences", "Words", "UPOS", "XPOS", "Lemmas", "UAS", "LAS")
+SCENES = 400
 COMMAND = "python -m demo.recipes.stanza_en --treebank PATH_TO_UD_ENGLISH_EWT"
 
 
@@ -28,18 +31,31 @@ def load_pipeline(folder: Path, **options: Any):
 
 def package(work: Path, args: argparse.Namespace) -> None:
     """Copy the weights to `args.out`, measure them, write figures.json, card.md and manifest.json."""
+    from demo.recipes import figures_stanza_en as measuring
+    from demo.recipes.cards import Figures, machine, write_figures
+    from demo.recipes.heldout import FIGURES_SEED
+    from demo.recipes.stanza_en import done
+
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
     (out / "resources.json").write_text("{}\n", encoding="utf-8")
     for name in MODELS.values():
         halve(work / name, out / name)
-    figures = measure(out, work, args)
     size = sum((out / name).stat().st_size for name in MODELS.values())
     if size > MAX_BYTES:
         raise SystemExit(f"{out}: {size} bytes of weights, more than {MAX_BYTES}: use smaller sizes")
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    (out / "card.md").write_text(card(figures, args, size), encoding="utf-8")
     write_manifest(out)
+    table = measuring.ewt_table(out, args.treebank)
+    measured = measuring.figures(out, FIGURES_SEED, SCENES) | measuring.of_table(table)
+    phrases = phrase_figures(out, args)
+    minutes = {name: seconds / 60 for name, seconds in done(work).items()}
+    steps = args.steps_tokenizer + 2 * args.steps_tagger + args.steps_parser
+    figures = Figures(
+        "stanza_en", args.seed, steps, sum(minutes.values()), machine(args.device), measured, FIGURES_SEED
+    )
+    write_figures(out, figures)
+    write_parser_card(out, figures, args, minutes, table, phrases)
+    print(", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
 
 
 def halve(source: Path, target: Path) -> None:
@@ -67,57 +83,53 @@ def write_manifest(out: Path) -> None:
     (out / "manifest.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(out: Path, work: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Figures on the treebank's dev part (CoNLL 2018 scorer, F1 in percent), and of the noun phrases if asked for.
+def phrase_figures(out: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Noun phrases of marked text, where it is named."""
+    from demo.recipes import noun_phrases
 
-    "raw": from the raw text against the treebank file as published; "gold words": words and sentences given;
-    "lower-case": words given, lower-cased, without final punctuation, as captions often are.
-    """
-    from demo.recipes import noun_phrases, treebank
-    from demo.recipes.stanza_en import find_split
-
-    dev_path = find_split(args.treebank, "dev")
-    dev = treebank.read_conllu(dev_path)
-    plain = [treebank.without_final_punctuation(treebank.lowercased(s)) for s in dev]
-    treebank.write_conllu(work / "dev.plain.conllu", plain)
-    given = load_pipeline(out, tokenize_pretokenized=True)
-    raw = load_pipeline(out)((work / "dev.txt").read_text(encoding="utf-8"))
-    figures: dict[str, Any] = {
-        "dev": {
-            "raw": score(dev_path, raw, work),
-            "gold words": score(work / "dev.conllu", given([[w.form for w in s.words] for s in dev]), work),
-            "lower-case": score(work / "dev.plain.conllu", given([[w.form for w in s.words] for s in plain]), work),
-        },
-        "seconds": json.loads((work / "times.json").read_text(encoding="utf-8")),
-    }
+    found: dict[str, Any] = {}
     if args.conll2000:
-        figures["conll2000"] = noun_phrases.measure_conll2000(out, args.conll2000)
+        found["conll2000"] = noun_phrases.measure_conll2000(out, args.conll2000)
     if args.entities:
-        figures["entities"] = noun_phrases.measure_entities(out, args.entities)
-        del figures["entities"]["misses"]
-    return figures
+        found["entities"] = noun_phrases.measure_entities(out, args.entities)
+    return found
 
 
-def score(gold: Path, document: Any, work: Path) -> dict[str, float]:
-    from stanza.models.common.utils import ud_scores
-    from stanza.utils.conll import CoNLL
+def write_parser_card(
+    out: Path,
+    figures: Figures,
+    args: argparse.Namespace,
+    minutes: dict[str, float],
+    table: dict[str, dict[str, float]],
+    phrases: dict[str, Any],
+) -> None:
+    from demo.recipes.cards import write_card
 
-    system = work / "system.conllu"
-    CoNLL.write_doc2conll(document, str(system))
-    scores = ud_scores(str(gold), str(system))
-    return {metric: round(100 * scores[metric].f1, 2) for metric in METRICS}
-
-
-def card(figures: dict[str, Any], args: argparse.Namespace, size: int) -> str:
-    table = ["| dev part of EWT | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 1) + "|"]
-    for name, row in figures["dev"].items():
-        table.append(f"| {name} | " + " | ".join(f"{row[m]:.2f}" for m in METRICS) + " |")
-    minutes = {name: round(seconds / 60, 1) for name, seconds in figures["seconds"].items()}
-    return CARD.format(
-        table="\n".join(table), phrases=phrase_lines(figures), size=f"{size / 1e6:.1f}", command=COMMAND,
-        minutes=", ".join(f"{name} {value} min" for name, value in minutes.items()), total=round(sum(minutes.values())),
-        **vars(args),
-    )  # fmt: skip
+    metrics = list(table["raw"])
+    lines = ["| dev part of EWT | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(f"{row[m]:.2f}" for m in metrics) + " |" for name, row in table.items()]
+    facts = {
+        "Models": "tokenizer, tagger (UPOS and XPOS, no features), lemmatizer, dependency parser; 16-bit floats",
+        "Treebank": 'training part of UD English EWT (Silveira et al. 2014, "A Gold Standard Dependency Corpus for '
+        'English"; https://github.com/UniversalDependencies/UD_English-EWT), CC BY-SA 4.0, of which the weights are '
+        "derived",
+        "Captions": f"{args.captions} captions of the demo world with the trees its grammar gives them, drawn from the "
+        "seed; none of the demo world as it is shipped was drawn for it",
+        "Steps": f"tokenizer {args.steps_tokenizer}, tagger and draft tagger {args.steps_tagger} each, lemmatizer "
+        f"{args.epochs_lemmatizer} epochs, parser {args.steps_parser}",
+        "Minutes": ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()),
+    }
+    write_card(
+        out,
+        "stanza_en: a small English parser",
+        ABOUT,
+        facts,
+        figures,
+        licence="cc-by-sa-4.0",
+        library="stanza",
+        command=COMMAND,
+        more=MORE.format(table="\n".join(lines), phrases=phrase_lines(phrases)),
+    )
 
 
 def phrase_lines(figures: dict[str, Any]) -> str:
@@ -135,22 +147,14 @@ def phrase_lines(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-CARD = """# stanza_en: a small English parser
-
-Tokenizer, tagger (UPOS and XPOS, no features), lemmatizer and dependency parser, trained with Stanza's own training
-code from scratch: no pretrained word vectors, no pretrained character model. {size} MB in all, numbers stored as 16-bit
-floats. It is here so that the project runs without a network; Stanza's own English models are better, and are what to
+ABOUT = """Trained with Stanza's own training code from scratch: no pretrained word vectors, no pretrained character
+model. It is here so that the project runs without a network; Stanza's own English models are better, and are what to
 use on real data.
 
-## Data and licence
+Besides the sentences of the treebank as they are, training sees caption-like copies of them (lower-cased, without final
+punctuation, single noun phrases) and captions of the demo world."""
 
-Trained on Universal Dependencies English EWT, training part (Silveira et al. 2014, "A Gold Standard Dependency Corpus
-for English"; https://github.com/UniversalDependencies/UD_English-EWT), licensed CC BY-SA 4.0. The weights are derived
-from it and are shared under the same licence, CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/). Besides
-the sentences as they are, training sees caption-like copies of them: lower-cased, without final punctuation, and single
-noun phrases.
-
-## Figures
+MORE = """## On the treebank and on other text
 
 F1 in percent, CoNLL 2018 scorer. `raw`: from raw text. `gold words`: words and sentences given; tags, lemmas and trees
 predicted. `lower-case`: the same on lower-cased sentences without final punctuation. Multi-word tokens ("don't") are
@@ -163,15 +167,4 @@ Noun phrases (extraction of `stages/parse/phrases.py`, base spans, nothing dropp
 how chunk conventions are matched). The rules of the extraction were adjusted on COCO captions; the errors on the 40
 captions were looked at once before the last adjustment, so that figure is a little kind.
 
-{phrases}
-
-## Made by
-
-    {command}
-
-Seed {seed}; tokenizer {steps_tokenizer} steps, tagger and draft tagger {steps_tagger} steps each, lemmatizer
-{epochs_lemmatizer} epochs, parser {steps_parser} steps. Wall time, {threads} CPU thread for each model on a
-busy machine, some of them side by side; {total} min in sum:
-
-    {minutes}
-"""
+{phrases}"""

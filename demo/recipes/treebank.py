@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from demo.captions import Caption
+
 NOMINAL_RELATIONS = frozenset(
     ["nsubj", "obj", "obl", "nmod", "nsubj:pass", "iobj", "appos", "conj", "obl:unmarked", "root", "obl:agent"]
 )
@@ -82,6 +84,17 @@ def _words(rows: Iterable[list[str]]) -> Iterator[Word]:
             yield Word(
                 form, form if lemma == "_" and form != "_" else lemma, upos, xpos, feats, int(head), deprel, spaced
             )
+
+
+def of_caption(caption: Caption) -> Sentence:
+    """The tree that the demo world's grammar gives a caption, a paragraph of its own."""
+    tokens = caption.tree
+    after = [*(token.start for token in tokens[1:]), len(caption.text) + 1]
+    words = (
+        Word(t.form, t.lemma, t.upos, t.xpos, t.feats, t.head, t.deprel, space_after=start > t.end)
+        for t, start in zip(tokens, after, strict=True)
+    )
+    return Sentence(tuple(words), new_paragraph=True)
 
 
 def lowercased(sentence: Sentence) -> Sentence:

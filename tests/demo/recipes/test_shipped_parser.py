@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from demo.recipes import figures_stanza_en
 from demo.recipes.stanza_package import MAX_BYTES, MODELS, load_pipeline
 from stages.parse.phrases import PhraseOptions, noun_phrases
 
@@ -34,8 +35,13 @@ def test_weights_load_without_pickled_code_and_hold_no_training_state(name):
 
 def test_figures_reach_their_aims():
     figures = json.loads((FOLDER / "figures.json").read_text(encoding="utf-8"))
-    assert figures["dev"]["gold words"]["UPOS"] >= 93
-    assert figures["dev"]["gold words"]["LAS"] >= 80
+    reached = figures["figures"]
+    assert reached["ewt_upos"] >= 0.93 and reached["ewt_las"] >= 0.80 and reached["noun_phrase_f1"] >= 0.98
+
+
+def test_world_captions_give_their_gold_phrases():
+    """Measured again on a few captions of another seed than the one whose figures are stated."""
+    assert figures_stanza_en.figures(FOLDER, seed=77, scenes=40)["noun_phrase_f1"] >= 0.97
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import gzip
 import pytest
 
 from demo.recipes import treebank as tb
+from demo.recipes import world_text
 
 CONLLU = """# newpar id = p1
 # text = Don't pet the big dog of Ann.
@@ -92,3 +93,12 @@ def test_tokenizer_labels_mark_every_word_end(sentences, tmp_path):
 def test_distinct_words_come_once(sentences):
     words = [w for s in tb.distinct_words(sentences + sentences, per_sentence=4) for w in s.words]
     assert len(words) == len({(w.form, w.upos, w.lemma) for w in words}) == 10
+
+
+def test_a_caption_s_tree_reads_back_as_its_text(tmp_path):
+    captions = world_text.captions(5, "trees", 60)
+    made = [tb.of_caption(caption) for caption in captions]
+    assert [s.text for s in made] == [c.text for c in captions]
+    assert all([w.head for w in s.words].count(0) == 1 and s.new_paragraph for s in made)
+    tb.write_conllu(tmp_path / "w.conllu", made)
+    assert [s.words for s in tb.read_conllu(tmp_path / "w.conllu")] == [s.words for s in made]
