@@ -75,8 +75,8 @@ judgment follows from the assertions. See `demo/sts.py`.
 
 ## Probes
 
-`sts/probing/` holds a file a task in the layout of SentEval's probing tasks (`split<TAB>class<TAB>sentence`; tr, va, te),
-with classes of one size: `count`, how many things the first noun phrase that names things speaks of; `colour`, the
+`sts/probing/` holds a file a task in the layout of SentEval's probing tasks (`split<TAB>class<TAB>sentence`; tr, va,
+te), with classes of one size: `count`, how many things the first noun phrase that names things speaks of; `colour`, the
 colour of the one thing whose colour is said; `relation`, in which relation the sentence says the thing named first
 stands to the other. See `demo/probes.py`.
 

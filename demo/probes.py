@@ -61,7 +61,7 @@ PROBES: dict[str, tuple[tuple[str, ...], Callable[[Caption], str | None]]] = {
 
 
 def probe_files(seed: int, used: set[str]) -> Iterator[tuple[str, str]]:
-    """Path under sts/probing/ and content of every task; its sentences are not in `used` (see `plain`) and are added."""
+    """File and content of every task; its sentences are not in `used` (see `plain`) and are added to it."""
     for name, (classes, class_of) in PROBES.items():
         yield f"{name}.txt", _file(seed, name, classes, class_of, used)
 

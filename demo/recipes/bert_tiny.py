@@ -21,6 +21,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrai
 
 from demo.recipes import world_text
 from demo.recipes.course import Course, Schedule
+from demo.recipes.storage import halve
 
 OUT = Path(__file__).parents[1] / "checkpoints" / "bert_tiny"
 SCRATCH = Path(".scratch") / "recipes"
@@ -151,6 +152,7 @@ def train(out: Path, seed: int, steps: int, device: torch.device, scratch: Path 
 def write(out: Path, model: BertForMaskedLM, tokenizer: BertTokenizerFast) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.cpu().save_pretrained(out)
+    halve(out / "model.safetensors")
     tokenizer.save_pretrained(out)
     (out / "vocab.txt").write_text("".join(piece + "\n" for piece in sorted(tokenizer.vocab, key=tokenizer.vocab.get)))
 

@@ -27,6 +27,7 @@ from demo.recipes.clip_text import MAX_TOKENS, make_tokenizer, some_texts
 from demo.recipes.course import Course, Schedule
 from demo.recipes.heldout import HELD_OUT
 from demo.recipes.rendered import SCRATCH, Rendered, world_hash
+from demo.recipes.storage import halve
 from demo.scenes import COLOURS, KINDS, PATTERNED, PATTERNS, SIZES, Object, Scene, rng_for
 from stages.embed.crops import cut, windows
 from stages.embed.prepare import Preparation
@@ -317,6 +318,7 @@ def save(network: Trained, tokenizer: CLIPTokenizer, out: Path) -> None:
     """The folder that AutoModel, AutoTokenizer and AutoImageProcessor read."""
     out.mkdir(parents=True, exist_ok=True)
     network.clip.cpu().save_pretrained(out)
+    halve(out / "model.safetensors")
     tokenizer.save_pretrained(out)
     make_processor().save_pretrained(out)
 

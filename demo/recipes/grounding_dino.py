@@ -28,6 +28,7 @@ from demo.recipes.dino_phrases import words as words_of
 from demo.recipes.dino_vocabulary import pieces, tokenizer_of
 from demo.recipes.heldout import FIGURES_SEED, RECIPE_SEED, training_scene
 from demo.recipes.rendered import SCRATCH, Rendered
+from demo.recipes.storage import halve
 from demo.scenes import rng_for
 from stages.common.checkpoints import write_folder
 from stages.detect.network import Texts
@@ -210,6 +211,7 @@ def write(folder: Path, network: Trainee, table: list[str], side: int) -> None:
         shutil.rmtree(folder)
     state = {name: value.detach().cpu() for name, value in network.detector.state_dict().items()}
     write_folder(folder, state, config, extra)
+    halve(folder / "model.safetensors")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from demo.recipes.course import Course, Schedule
 from demo.recipes.rendered import SCRATCH, Rendered
+from demo.recipes.storage import halve
 from demo.scenes import SIDE
 from stages.common.checkpoints import WEIGHTS
 from stages.segment.architecture import MEAN, STD, Architecture, build, to_config
@@ -210,6 +211,7 @@ def save(network: Trained, shape: Architecture, out: Path, grid: dict[str, float
     out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.sam.state_dict().items()}
     save_file(state, out / WEIGHTS, metadata={"format": "pt"})
+    halve(out / WEIGHTS)
     config = {key: value for key, value in to_config(shape, "tiny", "").items() if key != "source_sha256"}
     (out / "config.json").write_text(json.dumps(config | ({"grid": grid} if grid else {}), indent=1) + "\n")
 

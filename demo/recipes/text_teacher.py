@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from demo.recipes import world_text
 from demo.recipes.bert_tiny import OUT as START
 from demo.recipes.bert_tiny import SCRATCH, arguments, training_texts
 from demo.recipes.cards import Figures, machine, write_card, write_figures
 from demo.recipes.heldout import FIGURES_SEED
+from demo.recipes.storage import halve
 from demo.sts import Pair
 from model.data import TrainingData
 from model.encoder import Encoder, load_encoder
@@ -106,12 +106,6 @@ def write_generator(start: Path, folder: Path) -> None:
     shutil.copytree(start, folder, ignore=shutil.ignore_patterns("figures.json", "card.md"))
     halve(folder / "model.safetensors")
     (folder / "card.md").write_text(_GENERATOR, encoding="utf-8")
-
-
-def halve(file: Path) -> None:
-    """Weights as 16-bit floats, in place."""
-    weights = {name: w.half() if w.is_floating_point() else w for name, w in load_file(file).items()}
-    save_file(weights, file, metadata={"format": "pt"})
 
 
 def task(pairs: list[Pair]) -> Task:

@@ -110,7 +110,7 @@ def _checked(loaded: object, path: Path) -> dict[str, Tensor]:
 def load_strict(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Puts `state` into `module`: every tensor it wants, nothing else, every number finite.
 
-    The module keeps its dtype and device; one built on the meta device takes the tensors as they are.
+    The module keeps its dtype and device; one built on the meta device keeps its dtype and takes the tensors' device.
 
     Raises:
         InputError: keys are missing, left over or of another shape, or a tensor holds NaN or infinity.
@@ -132,6 +132,7 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], path: Path) -> None
             "`python -m pipeline weights list` names those that fit"
         )
     check_finite(state, path)
+    state = {key: tensor.to(wanted[key].dtype) for key, tensor in state.items()}  # half-precision files too
     module.load_state_dict(state, strict=True, assign=any(tensor.is_meta for tensor in wanted.values()))
 
 
