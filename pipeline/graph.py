@@ -70,7 +70,9 @@ class Graph:
         from networkx import lexicographical_topological_sort
 
         place = {stage: number for number, stage in enumerate(self.repo.index.stages)}
-        return list(lexicographical_topological_sort(self.links.reverse(copy=True), key=place.__getitem__))
+        ordered = lexicographical_topological_sort(self.links.reverse(copy=True), key=place.__getitem__)
+        own = Path("dvc.yaml").resolve()  # the index has every dvc.yaml of the checkout; the experiment runs by itself
+        return [stage for stage in ordered if Path(stage.path) == own]
 
     def order(self, targets: Iterable[str] | None = None) -> list[str]:
         """The names of the targets and of all stages before them (without targets: all), in the order they run.

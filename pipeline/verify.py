@@ -237,9 +237,9 @@ def dvc_cache(report: Report, digests: Digests | None) -> None:
     """
     from pipeline.graph import Graph
 
-    repo = Graph().repo
-    cache = Path(repo.cache.local.path)
-    for out in repo.index.outs:
+    graph = Graph()
+    cache = Path(graph.repo.cache.local.path)
+    for out in (out for stage in graph.stages for out in stage.outs):
         if not (out.use_cache and out.hash_info):
             continue
         digest = out.hash_info.value

@@ -88,6 +88,8 @@ def write_params(file: Path, root: Path, base: Path = Path(), **changes: object)
     values["parse"] |= {"backend": "markup", "path": str(root / "marked.txt")}
     for stage in ("detect", "segment"):
         values[stage] |= {"backend": "annotations", "path": str(root / "instances.json")}
+    values["embed"]["path"] = "demo/checkpoints/vision_random"
+    values["train"] |= {"init": "scratch", "teachers_path": "presets/no_teachers"}
     values["runtime"] |= {"devices": ["cpu"], "threads": 1}
     for key, value in changes.items():
         *parents, last = key.split("__")

@@ -18,7 +18,7 @@ from pipeline.errors import InputError, ParamsError
 from pipeline.runner import load_stage
 from pipeline.tables import WRITER
 
-CELLS = ("simcse-0", "mcse-0", "mcseo-0")
+CELLS = ("untrained-0", "simcse-0", "mcse-0", "mcseo-0")
 PARAMS = Path("params.yaml")
 
 # Which stages run when a parameter changes, and which may run after them. `train` and `evaluate` stand for all cells.
@@ -33,8 +33,8 @@ AFTER = {
     "detect quality": "segment embed align train evaluate report",
     "train report": "evaluate",
 }
-NEW_SEED = "train@simcse-1 train@mcse-1 train@mcseo-1"
-NEW_SCORES = "evaluate@simcse-1 evaluate@mcse-1 evaluate@mcseo-1"
+NEW_SEED = "train@untrained-1 train@simcse-1 train@mcse-1 train@mcseo-1"
+NEW_SCORES = "evaluate@untrained-1 evaluate@simcse-1 evaluate@mcse-1 evaluate@mcseo-1"
 GOLDEN = [
     # parameter, another value, the stages that run
     ("dataset", "other", "ingest parse detect segment embed align quality train evaluate report"),
@@ -63,7 +63,7 @@ GOLDEN = [
     ("parse.drop_heads", [], "parse"),
     ("parse.max_words", 5, "parse"),
     ("parse.max_reject_rate", 0.5, "parse"),
-    ("detect.backend", "transformers", "detect"),
+    ("detect.backend", "annotations", "detect"),
     ("detect.path", "elsewhere", "detect"),
     ("detect.annotations", "a.json", "detect"),
     ("detect.synonyms", {"person": ["man"]}, "detect quality"),
@@ -73,7 +73,7 @@ GOLDEN = [
     ("detect.prompting", "per_phrase", "detect"),
     ("detect.dtype", "bf16", "detect"),
     ("detect.max_reject_rate", 0.5, "detect"),
-    ("segment.backend", "sam", "segment"),
+    ("segment.backend", "annotations", "segment"),
     ("segment.path", "elsewhere", "segment"),
     ("segment.annotations", "a.json", "segment"),
     ("segment.prompt", "grid", "segment"),
@@ -104,7 +104,7 @@ GOLDEN = [
     ("train.path", "elsewhere", "train report"),
     ("train.teachers_path", "elsewhere", "train report"),
     ("train.triplets_path", "elsewhere", "train report"),
-    ("train.init", "pretrained", "train report"),
+    ("train.init", "scratch", "train report"),
     ("train.pooling", "cls", "train report"),
     ("train.epochs", 9, "train report"),
     ("train.max_steps", 9, "train report"),
@@ -128,7 +128,7 @@ GOLDEN = [
     ("train.compile", True, "train report"),
     ("train.normalize", True, "train report"),
     ("train.settings", {"mcse": {"lambda": 0.05}}, "train report"),
-    ("grid.recipes", ["mcseo", "mcse", "simcse"], "report"),
+    ("grid.recipes", ["mcseo", "mcse", "simcse", "untrained"], "report"),
     ("grid.seeds", [0, 1], f"{NEW_SEED} {NEW_SCORES} report"),
     ("evaluate.path", "elsewhere", "train evaluate report"),
     ("evaluate.suite", ["sts"], "evaluate report"),
@@ -202,7 +202,7 @@ def cells(names: str) -> set[str]:
 def test_nothing_changed_and_everything_is_fresh(workspace):
     steps = graph.Graph().plan()
     assert set(states(steps).values()) == {"fresh"}
-    assert graph.summary(steps) == "nothing to do: 14 stages fresh"
+    assert graph.summary(steps) == "nothing to do: 16 stages fresh"
     order = [step.stage for step in steps]
     assert order[:7] == ["ingest", "parse", "detect", "segment", "embed", "align", "quality"]
     assert order[-1] == "report"
