@@ -25,7 +25,7 @@ def test_the_vision_weights_are_the_recipe_s_and_say_so():
 def test_random_features_tell_colours_and_kinds_apart():
     figures = vision_random.check(vision_random.OUT)
     card = (vision_random.OUT / "card.md").read_text()
-    assert figures["colour"] >= 0.95 and figures["kind"] >= 0.9 and figures["cosine"] <= 0.2
+    assert figures["colour"] >= 0.95 and figures["kind"] >= 0.85 and figures["cosine"] <= 0.2
     for name in ("colour", "kind"):
         stated = next(line for line in card.splitlines() if line.startswith(f"| {name} |")).split("|")[2]
         assert float(stated) == pytest.approx(figures[name], abs=0.005)
