@@ -25,6 +25,7 @@ PAGES = (
     "docs/resume.md",
     "docs/your-own-data.md",
     "docs/weights.md",
+    "docs/ablation.md",
     "README.md",
 )
 # On these pages a block goes on where the one before it ended; elsewhere each begins with the parameters as they were.
@@ -39,6 +40,9 @@ NOT_RUN = {
     "tests/pipeline/test_weights.py gets weights from a server of its own",
     "python -m pipeline weights convert /data/tuned.pth --as sam-vit-base --to weights/sam-tuned": "needs a checkpoint "
     "of full size; tests/pipeline/test_weights_convert.py converts small ones",
+    "dvc repro ablation/dvc.yaml": "two hours of training; tests/ablation runs its cells over small worlds",
+    "dvc status ablation/dvc.yaml": "as above",
+    "dvc repro ablation/dvc.yaml:table": "as above",
     "dvc exp run -S align.min_score=0.6": "tests/graph/test_dvc.py runs experiments",
     "prefect server start &": "tests/pipeline/test_flow_server.py runs this block against a real server",
     "prefect work-pool create local --type process": "as above",
