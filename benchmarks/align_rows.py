@@ -28,7 +28,7 @@ class Candidate:
     id: str
     phrase_id: str
     image_id: str
-    label: str
+    category: str | None
     box: tuple[float, float, float, float]
     counts: bytes
     height: int
@@ -72,7 +72,7 @@ def _single(phrase: dict, box: dict, mask: dict) -> Candidate:
         box["id"],
         phrase["id"],
         phrase["image_id"],
-        box["label"],
+        box["label"] if box["object_id"] is not None else None,
         (box["x0"], box["y0"], box["x1"], box["y1"]),
         mask["counts"],
         mask["height"],
@@ -97,7 +97,7 @@ def _union(phrase: dict, parts: list[Candidate]) -> Candidate:
         f"{phrase['id']}/all",
         phrase["id"],
         phrase["image_id"],
-        first.label,
+        first.category,
         around,
         counts,
         first.height,
@@ -229,15 +229,15 @@ def choose(phrase: dict, left: list[Measured], tie: float) -> tuple[Measured | N
     """One phrase, one pair: the candidate that is kept, and why each other is not.
 
     A plural that states its count takes the union of exactly so many masks, else nothing (`count_mismatch`). Any
-    other plural does not say how many objects it denotes (`uncounted_plural`), unless the category itself is named in
-    the plural ("scissors"). A singular takes its best candidate; if another is as good (within `tie`), nothing says
-    which is meant (`ambiguous`).
+    other plural does not say how many objects it denotes (`uncounted_plural`), unless one such thing is itself named in
+    the plural: by its annotated category, or, where a model found it, by a noun whose lemma is its plural. A singular
+    takes its best candidate; if another is as good (within `tie`), nothing says which is meant (`ambiguous`).
     """
     if not left:
         return None, []
     union = next((item for item in left if item.candidate.objects > 1), None)
     singles = [item for item in left if item.candidate.objects == 1]
-    if phrase["number"] == "plur" and not _named_in_plural(phrase, left[0].candidate.label):
+    if phrase["number"] == "plur" and not _named_in_plural(phrase, left[0].candidate.category):
         if (phrase["count"] or 0) >= 2:
             return union, [(item, "part_of_union" if union else "count_mismatch") for item in singles]
         return None, [(item, "uncounted_plural") for item in left]
@@ -250,8 +250,9 @@ def choose(phrase: dict, left: list[Measured], tie: float) -> tuple[Measured | N
     return best, lost
 
 
-def _named_in_plural(phrase: dict, label: str) -> bool:
-    word = label.lower().split()[-1] if label.strip() else ""
+def _named_in_plural(phrase: dict, category: str | None) -> bool:
+    name = phrase["head"] if category is None else category
+    word = name.lower().split()[-1] if name.strip() else ""
     return word.endswith("s") and phrase["text"].lower().split()[-1] == word
 
 

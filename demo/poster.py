@@ -1,6 +1,6 @@
 """The picture that opens the README: scenes, what their captions mean of them, and what they leave out.
 
-    python -m demo.poster --scenes 5 48 96 --out docs/scene.png
+    python -m demo.poster --scenes 5 7 26 --out docs/scene.png
 
 Beside each scene stands the same scene with only what the caption denotes in colour, each phrase with the outline of
 its pixels in the phrase's own hue; what nobody mentions is grey.
@@ -76,7 +76,7 @@ def poster(seed: int, numbers: Sequence[int]) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, nargs="+", default=[5, 48, 96], help="numbers of scenes")
+    parser.add_argument("--scenes", type=int, nargs="+", default=[5, 7, 26], help="numbers of scenes")
     parser.add_argument("--out", type=Path, default=Path("docs/scene.png"))
     args = parser.parse_args()
     poster(args.seed, args.scenes).save(args.out, optimize=True)

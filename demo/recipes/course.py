@@ -7,7 +7,6 @@ run gives bit for bit what an uninterrupted one would have given.
 
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +74,9 @@ class Course:
             self.average.load_state_dict(kept["average"])
             self.optimizer.load_state_dict(kept["optimizer"])
             self.step, self.seconds = kept["step"], kept["seconds"]
-        except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except ParamsError:
+            raise
+        except Exception as error:  # a damaged file raises what it likes
             about = (str(error).splitlines() or [repr(error)])[0]
             raise InputError(f"{self.path}: no state of this training ({about}); delete it to start anew") from error
 

@@ -13,8 +13,9 @@ def choose(made: pa.Table, phrases: pa.Table, tie: float) -> np.ndarray:
         phrases: the table whose rows `made.phrase` names.
 
     A plural that states its count takes the union of exactly so many masks, else nothing (`count_mismatch`). Any
-    other plural does not say how many objects it denotes (`uncounted_plural`), unless the category itself is named in
-    the plural ("scissors"). A singular takes its best candidate, the first id of several exactly equal; if another is
+    other plural does not say how many objects it denotes (`uncounted_plural`), unless one such thing is itself named in
+    the plural: by its annotated category ("scissors", "skis"), or, where a model found it, by a noun whose lemma is its
+    plural ("scissors"). A singular takes its best candidate, the first id of several exactly equal; if another is
     as good (within `tie`), nothing says which is meant (`ambiguous`).
     """
     reason = np.full(made.num_rows, "", object)
@@ -50,17 +51,19 @@ def _best_first(made: pa.Table, phrase: np.ndarray, union: np.ndarray) -> np.nda
 
 def _numbers(made: pa.Table, phrases: pa.Table, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each phrase, whose candidates begin at `first`: is it a plural, and does it state a count of two or more?"""
-    asked = phrases.select(["text", "number", "count"]).take(made.column("phrase").take(first))
+    asked = phrases.select(["text", "head", "number", "count"]).take(made.column("phrase").take(first))
     plural = pc.equal(asked.column("number"), "plur").to_numpy().copy()
     counted = pc.fill_null(pc.greater_equal(asked.column("count"), 2), False).to_numpy()
     rows = np.flatnonzero(plural)
-    texts, labels = asked.column("text").take(rows).to_pylist(), made.column("label").take(first[rows]).to_pylist()
-    plural[rows] = [not _named_in_plural(text, label) for text, label in zip(texts, labels, strict=True)]
+    texts, lemmas = (asked.column(name).take(rows).to_pylist() for name in ("text", "head"))
+    categories = made.column("category").take(first[rows]).to_pylist()
+    names = (lemma if category is None else category for lemma, category in zip(lemmas, categories, strict=True))
+    plural[rows] = [not _named_in_plural(text, name) for text, name in zip(texts, names, strict=True)]
     return plural, counted
 
 
-def _named_in_plural(text: str, label: str) -> bool:
-    word = label.lower().split()[-1] if label.strip() else ""
+def _named_in_plural(text: str, name: str) -> bool:
+    word = name.lower().split()[-1] if name.strip() else ""
     return word.endswith("s") and text.lower().split()[-1] == word
 
 

@@ -22,7 +22,7 @@ from stages.common.candidates import candidates, feature_ids
 
 COLUMNS = {
     "phrases": ["id", "image_id", "caption_id", "start", "end", "text", "head", "number", "count", "key"],
-    "boxes": ["id", "phrase_id", "rank", "x0", "y0", "x1", "y1", "score", "label"],
+    "boxes": ["id", "phrase_id", "rank", "x0", "y0", "x1", "y1", "score", "label", "object_id"],
     "masks": ["box_id", "height", "width", "counts", "area", "predicted_iou", "stability"],
     "features": ["id", "kind"],
 }
@@ -98,7 +98,7 @@ def open_worker(context: Context) -> Any:
 
 STAGE = Stage(
     name="align",
-    version=1,
+    version=2,
     reads=("phrases", "boxes", "masks", "features"),
     writes=("pairs",),
     units={"candidate": ("pairs", "id")},

@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 from stages.common import rle
 
 # One row a candidate. `phrase` is the row of its phrase in the table of phrases. The box is the detected one (for a
-# union: around all), `objects` how many masks the candidate is made of, `area` its pixels. `score`, `predicted_iou`
-# and `stability` of a union are the least of its parts.
+# union: around all), `objects` how many masks the candidate is made of, `area` its pixels. `category` is that of an
+# annotated object, null for what a model found. `score`, `predicted_iou` and `stability` of a union are the least of
+# its parts.
 SCHEMA = pa.schema(
     {
         "phrase": pa.int64(),
         "id": pa.string(),
         "image_id": pa.string(),
-        "label": pa.string(),
+        "category": pa.string(),
         "x0": pa.float32(),
         "y0": pa.float32(),
         "x1": pa.float32(),
@@ -34,7 +35,7 @@ SCHEMA = pa.schema(
         "stability": pa.float32(),
     }
 )
-_OF_BOX = ("id", "label", "x0", "y0", "x1", "y1", "score")
+_OF_BOX = ("id", "x0", "y0", "x1", "y1", "score")
 _SCORES = ("score", "predicted_iou", "stability")
 _OF_MASK = ("height", "width", "counts", "area", "predicted_iou", "stability")
 
@@ -54,6 +55,7 @@ def candidates(phrases: pa.Table, boxes: pa.Table, masks: pa.Table) -> pa.Table:
     columns = {
         "phrase": pa.array(phrase, pa.int64()),
         "image_id": phrases.column("image_id").take(phrase),
+        "category": pc.if_else(boxes.column("object_id").is_valid(), boxes.column("label"), None).take(box),
         "objects": pa.array(np.ones(len(box), np.int32)),
         **{name: boxes.column(name).take(box) for name in _OF_BOX},
         **{name: masks.column(name).take(mask) for name in _OF_MASK},

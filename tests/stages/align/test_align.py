@@ -19,10 +19,10 @@ SECTION = Align(min_score=0.4, min_area=0.01, max_area=0.9)
 CHAIN = ("ingest", "parse", "detect", "segment", "embed")
 
 
-def item(score=0.9, objects=1, area=20, box=(0, 0, 10, 10), name="a", label="dog"):
+def item(score=0.9, objects=1, area=20, box=(0, 0, 10, 10), name="a", category="dog"):
     """A candidate whose mask fills the 10 x 10 image; `area` is what the table says of it."""
     counts = rle.encode(np.ones((10, 10), bool))
-    own = {"phrase": 0, "id": name, "image_id": "i", "label": label, "counts": counts, "height": 10, "width": 10}
+    own = {"phrase": 0, "id": name, "image_id": "i", "category": category, "counts": counts, "height": 10, "width": 10}
     own |= dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))
     return own | {"objects": objects, "area": area, "score": score, "predicted_iou": 1.0, "stability": 1.0}
 
@@ -31,8 +31,8 @@ def made(*items):
     return pa.Table.from_pylist(items, SCHEMA)
 
 
-def reasons(items, number="sing", count=None, text="a dog"):
-    own = {"id": "p", "image_id": "i", "caption_id": "c", "start": 0, "end": 3, "head": "dog", "key": "dog", "kind": ""}
+def reasons(items, number="sing", count=None, text="a dog", head="dog"):
+    own = {"id": "p", "image_id": "i", "caption_id": "c", "start": 0, "end": 3, "head": head, "key": "dog", "kind": ""}
     phrases = tables.build("phrases", [own | {"text": text, "number": number, "count": count}])
     return choose(made(*items), phrases, 1e-4).tolist()
 
@@ -78,16 +78,25 @@ def test_plurals():
     assert reasons([one, two, both], "plur", 2, "two dogs") == ["part_of_union", "part_of_union", ""]
     assert reasons([one, two], "plur", 3, "three dogs") == ["count_mismatch", "count_mismatch"]
     assert reasons([one], "plur", None, "dogs") == ["uncounted_plural"]
-    scissors = item(label="scissors")
+    scissors = item(category="scissors")
     assert reasons([scissors], "plur", None, "the scissors") == [""]
     assert reasons([]) == []
+
+
+def test_plurals_that_a_model_found_go_by_their_lemma():
+    one, two, both = item(name="a", category=None), item(name="b", category=None), item(objects=2, name="all")
+    assert reasons([one, two], "plur", None, "dogs") == ["uncounted_plural"] * 2
+    assert reasons([one], "plur", 2, "two dogs") == ["count_mismatch"]
+    assert reasons([one, two, both | {"category": None}], "plur", 2, "two dogs") == ["part_of_union"] * 2 + [""]
+    assert reasons([one], "plur", None, "the scissors", head="scissors") == [""]
+    assert reasons([one], "plur", None, "sheep", head="sheep") == ["uncounted_plural"]
 
 
 def test_without_a_tie_the_first_id_of_equals_stays_and_a_lone_union_is_a_phrases_best():
     own = {"id": "p", "image_id": "i", "caption_id": "c", "start": 0, "end": 3, "head": "dog", "key": "dog", "kind": ""}
     phrases = tables.build("phrases", [own | {"text": "a dog", "number": "sing", "count": None}])
     assert choose(made(item(name="b"), item(name="a")), phrases, 0.0).tolist() == ["not_best", ""]
-    union = item(objects=2, name="all", label="scissors")
+    union = item(objects=2, name="all", category="scissors")
     assert reasons([union], "plur", 2, "two scissors") == [""]
 
 

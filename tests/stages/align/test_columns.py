@@ -17,6 +17,7 @@ from stages.common import rle
 
 HEIGHT, WIDTH = 12, 16
 TEXTS = ("a dog", "two dogs", "dogs", "the scissors", "two scissors", "der Ärmel", "😀 hats", "hot dog", "A Dog's ball")
+HEADS = ("dog", "scissors", "h", " ")
 LABELS = ("dog", "scissors", "Scissors", "", " ", "hot dog", "hats", "犬")
 SCORES = (0.3, 0.35, 0.5, 0.50005, 0.5003, 0.9, 1.0)
 DIM = 6
@@ -44,7 +45,8 @@ def shards(draw):
             number = draw(st.sampled_from(("sing", "plur")))
             count = draw(st.sampled_from((None, 1, 2, 3)))
             own = {"id": identifier, "image_id": image, "caption_id": caption, "start": start, "end": start + 2}
-            phrases.append(own | {"text": text, "head": "h", "number": number, "count": count, "key": "k", "kind": "n"})
+            own |= {"text": text, "head": draw(st.sampled_from(HEADS)), "number": number, "count": count}
+            phrases.append(own | {"key": "k", "kind": "n"})
             for rank in range(draw(st.integers(0, 4))):
                 box, mask = draw(_found(f"{identifier}/{rank}", image, identifier, rank))
                 boxes.append(box)
@@ -59,7 +61,8 @@ def shards(draw):
 def _found(draw, identifier, image, phrase, rank):
     x0, y0, x1, y1 = draw(st.sampled_from(BOXES))
     box = {"id": identifier, "image_id": image, "phrase_id": phrase, "rank": rank, "x0": x0, "y0": y0, "x1": x1}
-    box |= {"y1": y1, "score": draw(st.sampled_from(SCORES)), "label": draw(st.sampled_from(LABELS)), "object_id": None}
+    box |= {"y1": y1, "score": draw(st.sampled_from(SCORES)), "label": draw(st.sampled_from(LABELS))}
+    box |= {"object_id": draw(st.sampled_from((None, "7")))}
     counts, predicted = draw(st.sampled_from(MASKS)), draw(st.sampled_from((0.5, 0.88, 1.0)))
     mask = _mask_row(identifier, image, identifier, counts, predicted, draw(st.sampled_from((0.25, 1.0))))
     return box, [mask] if draw(st.integers(0, 9)) else []
