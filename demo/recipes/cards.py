@@ -6,7 +6,6 @@ write_card(folder, "sam: a small Segment Anything", "What it is, in a paragraph.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,12 +36,12 @@ class Figures:
 
 
 def machine(device: str) -> str:
-    """The device a recipe ran on, in words: "2 CPU cores", or the accelerator's name."""
-    if str(device).startswith("cuda"):
-        import torch
+    """The device a recipe ran on, in words: as many CPU cores as torch uses, or the accelerator's name."""
+    import torch
 
+    if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(str(device))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = torch.get_num_threads()
     return f"{cores} CPU cores" if cores != 1 else "1 CPU core"
 
 
