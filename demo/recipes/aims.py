@@ -60,7 +60,7 @@ AIMS: tuple[Aim, ...] = (
     Aim("grounding_dino", "accuracy_seen", "accuracy on combinations seen in training"),
     Aim("grounding_dino", "accuracy_unseen", "accuracy on combinations held out of training"),
     Aim("grounding_dino", "threshold", "score from which a box counts"),
-    Aim("grounding_dino", "recall_several", "phrases of several objects whose best box is one of them, at the threshold"),
+    Aim("grounding_dino", "recall_several", "phrases of several objects whose best box is one of these"),
     Aim("grounding_dino", "false_things", "the share of false_positives whose phrases name a thing not shown"),
     Aim("grounding_dino", "false_attributes", "and of those that name a thing shown, but for one attribute"),
     Aim("grounding_dino", "false_idle", "places, pictures and sides that get a box at the threshold"),

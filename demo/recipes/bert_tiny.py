@@ -6,7 +6,6 @@ so that any English text can be encoded without [UNK]. Every word of the world i
 whole words.
 """
 
-import argparse
 import string
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrainedTokenizerBase
 
 from demo.recipes import world_text
+from demo.recipes.command import options, run
 from demo.recipes.course import Course, Schedule
 from demo.recipes.storage import halve
 
@@ -157,25 +157,14 @@ def write(out: Path, model: BertForMaskedLM, tokenizer: BertTokenizerFast) -> No
     (out / "vocab.txt").write_text("".join(piece + "\n" for piece in sorted(tokenizer.vocab, key=tokenizer.vocab.get)))
 
 
-def arguments(name: str, out: Path, steps: int) -> argparse.ArgumentParser:
-    """The options that the text recipes share."""
-    parser = argparse.ArgumentParser(prog=f"python -m demo.recipes.{name}")
-    parser.add_argument("--out", type=Path, default=out)
-    parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=1)
-    return parser
-
-
 def main() -> None:
     from demo.recipes.figures_bert_tiny import finish
 
-    args = arguments("bert_tiny", OUT, STEPS).parse_args()
+    args = options(__doc__, OUT, STEPS, threads=1).parse_args()
     torch.set_num_threads(args.threads)
     course = train(args.out, args.seed, args.steps, torch.device(args.device))
     finish(args, course.minutes)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

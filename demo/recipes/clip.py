@@ -6,7 +6,6 @@ a batch, so all phrases that fit are positives, and phrases that are wrong in on
 Linear heads that read kinds, colours, sizes and patterns off a vector help on the way and are thrown away.
 """
 
-import argparse
 import os
 import random
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 from demo.captions import caption_for, noun_phrase
 from demo.plans import Knobs, Mention
 from demo.recipes.clip_text import MAX_TOKENS, make_tokenizer, some_texts
+from demo.recipes.command import options, run
 from demo.recipes.course import Course, Schedule
 from demo.recipes.heldout import HELD_OUT
 from demo.recipes.rendered import SCRATCH, Rendered, world_hash
@@ -326,12 +326,7 @@ def save(network: Trained, tokenizer: CLIPTokenizer, out: Path) -> None:
 def main() -> None:
     from demo.recipes.figures_clip import finish, watch
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = options(__doc__, OUT, STEPS)
     parser.add_argument("--scenes", type=int, default=SCENES, help="training scenes, rendered at first use")
     parser.add_argument("--scratch", type=Path, default=SCRATCH)
     args = parser.parse_args()
@@ -349,4 +344,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

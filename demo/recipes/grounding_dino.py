@@ -5,7 +5,6 @@ against all phrases of the batch, which costs little and shows each object hundr
 whole detector learns to answer prompts as the detect stage writes them.
 """
 
-import argparse
 import json
 import random
 import shutil
@@ -20,6 +19,7 @@ from torch import Tensor
 from transformers import BertTokenizerFast
 
 from demo.captions import caption_for
+from demo.recipes.command import options, run
 from demo.recipes.course import Course, Schedule
 from demo.recipes.dino_loss import Truth, layer_loss, owners, place_loss
 from demo.recipes.dino_network import Shape, Trainee, configure
@@ -261,12 +261,7 @@ def watcher(folder: Path, table: list[str], side: int) -> Callable[[Trainee], di
 def main() -> None:
     from demo.recipes.figures_grounding_dino import finish
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of both parts together")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = options(__doc__, OUT, STEPS)
     parser.add_argument("--half", action="store_true", help="bfloat16 products, for processors that have them")
     parser.add_argument("--scenes", type=int, default=SCENES, help="training scenes, rendered at first use")
     parser.add_argument("--scratch", type=Path, default=SCRATCH)
@@ -281,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,7 +6,6 @@ predicted IoU what no object is. A linear layer that finds objects in the image 
 away.
 """
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from demo.recipes.command import options, run
 from demo.recipes.course import Course, Schedule
 from demo.recipes.rendered import SCRATCH, Rendered
 from demo.recipes.storage import halve
@@ -219,12 +219,7 @@ def save(network: Trained, shape: Architecture, out: Path, grid: dict[str, float
 def main() -> None:
     from demo.recipes.figures_sam import finish, watch
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = options(__doc__, OUT, STEPS)
     parser.add_argument(
         "--dtype", default="bf16", choices=["bf16", "fp32"], help="image encoder; bf16 wants a GPU or AVX-512 BF16"
     )
@@ -244,4 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

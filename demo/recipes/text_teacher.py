@@ -15,8 +15,9 @@ import torch
 
 from demo.recipes import world_text
 from demo.recipes.bert_tiny import OUT as START
-from demo.recipes.bert_tiny import SCRATCH, arguments, training_texts
+from demo.recipes.bert_tiny import SCRATCH, training_texts
 from demo.recipes.cards import Figures, machine, write_card, write_figures
+from demo.recipes.command import options
 from demo.recipes.heldout import FIGURES_SEED
 from demo.recipes.storage import halve
 from demo.sts import Pair
@@ -53,11 +54,11 @@ class Clock:
             self._file.write_text(str(60 * self.minutes))
 
 
-def make(method: str, settings: dict[str, object], steps: int) -> argparse.Namespace:
-    """The whole of `python -m demo.recipes.METHOD_teacher`; its options. `settings` are the recipe's, `steps` the
-    default number.
+def make(about: str | None, method: str, settings: dict[str, object], steps: int) -> argparse.Namespace:
+    """The whole of `python -m demo.recipes.METHOD_teacher`; its options. `about` is the module's
+    docstring, `settings` are the recipe's, `steps` the default number.
     """
-    parser = arguments(f"{method}_teacher", FOLDER / method, steps)
+    parser = options(about, FOLDER / method, steps, threads=1)
     parser.add_argument("--start", type=Path, default=START, help="folder of the masked language model")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
