@@ -143,7 +143,7 @@ class Checkout:
             if not (self.folder / "data/small/align").is_dir():  # a command that is run alone has something to show
                 dvc(self.folder, "repro", "align", "-q")
             pair = read_all(self.folder / "data/small/align/pairs").to_pylist()[0]
-            command = command.replace("10#28@9-14", pair["id"])
+            command = command.replace("10#28@51-65", pair["id"])
             command = re.sub(r"show 10\b", f"show {pair['image_id']}", command)
         return command
 
