@@ -5,14 +5,14 @@ from typing import Any
 
 from ablation.gains import MCSE, MCSEO, UNTRAINED, Cell, Findings, Gain, curve, gain_of, sources
 from ablation.matrix import Matrix
-from stages.evaluate.compare.claims import Result, Spread
-from stages.evaluate.compare.pages import RULE
+from stages.evaluate.compare.claims import LEVEL, NO_DIFFERENCE, Result, Spread
 
 Quality = Mapping[str, Mapping[str, float]]  # dataset -> precision, recall, mean_iou of its pairs, 0 to 1
 _HOW = (
     "Mean of the seven tasks of the demo world's STS, Spearman x 100, with its standard deviation over {seeds} seeds. "
     "In brackets the 95 % interval of the bootstrap over seeds and sentence pairs, then of the t test over seeds; "
-    "intervals are of one test each, p is after Holm's correction over all {tests} differences of this page."
+    "intervals are of one test each, p is after Holm's correction over all {tests} differences of this page, the "
+    f"larger of both methods'. A difference is shown only if it is under {LEVEL}; otherwise: {NO_DIFFERENCE}."
 )
 
 
@@ -22,7 +22,7 @@ def markdown(plan: Matrix, found: Findings, quality: Quality) -> str:
     parts += [f"## Recipes, on {plan.base} with gold pairs", _recipes(plan, found)]
     parts += ["## Noise", "![gain against noise](gain_noise.svg)", _noise(plan, found)]
     parts += ["## Quality of pairs", "![gain against the quality of pairs](gain_quality.svg)"]
-    parts += [_sources(plan, found, quality), RULE]
+    parts.append(_sources(plan, found, quality))
     return "\n\n".join(parts) + "\n"
 
 

@@ -28,7 +28,7 @@ _UNDER = "thick: 95 % interval over seeds and sentence pairs; thin: over seeds; 
 
 @dataclass(frozen=True)
 class Point:
-    """A gain at `x`; `label` is written beside it."""
+    """A gain at `x`; `label` (the share that was spoilt) is written beside it."""
 
     x: float
     gain: Gain
@@ -67,20 +67,23 @@ def against_quality(plan: Matrix, found: Findings, quality: Quality) -> str:
     kinds: dict[str, list[Point]] = {}
     for name in sources(plan):
         kind = "gold" if name == plan.base else MODELS if name == MODELS else plan.sources[name]["kind"]
-        point = Point(100 * quality[name]["precision"], gain_of(found, plan, name), "" if kind == name else name)
+        label = f"{100 * plan.sources[name]['share']:g} %" if name in plan.sources else ""
+        point = Point(100 * quality[name]["precision"], gain_of(found, plan, name), label)
         kinds.setdefault(kind, []).append(point)
     lines = [Line(kind, tuple(sorted(points, key=lambda point: point.x))) for kind, points in kinds.items()]
-    return _drawn(lines, "precision of the pairs against gold, %", spread=0.0)
+    return _drawn(lines, "precision of the pairs against gold, %", spread=0.7)
 
 
 def _drawn(lines: Sequence[Line], what: str, spread: float) -> str:
-    """`spread`: how far the lines stand apart along x, so that points at one x do not hide each other."""
+    """`spread`: how far lines of several points stand apart along x, so that points at one x do not hide each other."""
+    joined = [line for line in lines if len(line.points) > 1]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
         axes.axhline(0, color="black", linewidth=0.8)
-        for number, (line, colour) in enumerate(zip(lines, _COLOURS, strict=False)):
-            _line(axes, line, colour, spread * (number - (len(lines) - 1) / 2))
+        for line, colour in zip(lines, _COLOURS, strict=False):
+            apart = spread * (joined.index(line) - (len(joined) - 1) / 2) if line in joined else 0.0
+            _line(axes, line, colour, apart)
         axes.grid(axis="y", linewidth=0.4)
         axes.set_axisbelow(True)
         axes.set_xlabel(what)
@@ -102,4 +105,5 @@ def _line(axes, line: Line, colour: str, apart: float) -> None:
                 axes.plot([x, x], [result.low, result.high], color=colour, linewidth=width, alpha=0.5)
         axes.plot(x, claim.difference, "o", color=colour, fillstyle="full" if claim.shown else "none", markersize=5)
         if point.label:
-            axes.annotate(point.label, (x, claim.difference), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            place = {"xytext": (4, 3) if apart < 0 else (4, -9), "textcoords": "offset points"}
+            axes.annotate(point.label, (x, claim.difference), **place, fontsize=7, color=colour)

@@ -26,6 +26,7 @@ PAGES = (
     "docs/your-own-data.md",
     "docs/weights.md",
     "docs/ablation.md",
+    "docs/world.md",
     "README.md",
 )
 # On these pages a block goes on where the one before it ended; elsewhere each begins with the parameters as they were.
@@ -43,6 +44,8 @@ NOT_RUN = {
     "dvc repro ablation/dvc.yaml": "two hours of training; tests/ablation runs its cells over small worlds",
     "dvc status ablation/dvc.yaml": "as above",
     "dvc repro ablation/dvc.yaml:table": "as above",
+    "make checkpoints EWT=PATH": "hours of training; tests/demo/recipes trains each recipe a few steps",
+    "python -m demo.recipes.check": "minutes; tests/demo/recipes/test_check.py runs it over few scenes",
     "dvc exp run -S align.min_score=0.6": "tests/graph/test_dvc.py runs experiments",
     "prefect server start &": "tests/pipeline/test_flow_server.py runs this block against a real server",
     "prefect work-pool create local --type process": "as above",
@@ -138,6 +141,7 @@ class Checkout:
 
     def fitted(self, command: str) -> str:
         """The command over what is here."""
+        command = command.replace("python -m demo.build", f"PYTHONPATH={ROOT} python -m demo.build")
         command = command.replace("/data/photos", str(self.photos)).replace("/data/coco", str(self.coco))
         if "show" in command or "export" in command:
             if not (self.folder / "data/small/align").is_dir():  # a command that is run alone has something to show

@@ -51,7 +51,7 @@ def test_set_changes_one_line_and_keeps_comments(call):
     assert (code, out) == (0, "align.min_score = 0.5\n")
     after = PARAMS.read_text().splitlines()
     assert [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]] == [
-        ("  min_score: 0.35", "  min_score: 0.5")
+        ("  min_score: 0.3", "  min_score: 0.5")
     ]
 
 

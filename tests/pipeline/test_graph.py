@@ -78,7 +78,7 @@ GOLDEN = [
     ("segment.annotations", "a.json", "segment"),
     ("segment.prompt", "grid", "segment"),
     ("segment.multimask", False, "segment"),
-    ("segment.grid.points_per_side", 16, "segment"),
+    ("segment.grid.points_per_side", 12, "segment"),
     ("segment.grid.min_predicted_iou", 0.5, "segment"),
     ("segment.grid.min_stability", 0.5, "segment"),
     ("segment.grid.nms_iou", 0.5, "segment"),

@@ -23,7 +23,7 @@ def test_the_committed_file_is_valid(file):
 
 @pytest.mark.fault("F56")
 def test_every_mistake_is_told_at_once_with_its_path(file):
-    text = file.read_text().replace("top_k: 3", "top_q: 3").replace("min_score: 0.35", "min_score: 1.7")
+    text = file.read_text().replace("top_k: 3", "top_q: 3").replace("min_score: 0.3", "min_score: 1.7")
     text = text.replace("backend: stanza", "backend: spacy").replace("shards: 8", "shards: eight")
     file.write_text(text)
     with pytest.raises(ParamsError) as caught:
@@ -68,7 +68,7 @@ def test_update_keeps_comments_and_order_and_changes_one_line(file):
     params.update(file, {"align.min_score": 0.5})
     after = file.read_text().splitlines()
     changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
-    assert changed == [("  min_score: 0.35", "  min_score: 0.5")]
+    assert changed == [("  min_score: 0.3", "  min_score: 0.5")]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_update_refuses_what_is_unknown_or_wrong_and_leaves_the_file(file):
 
 def test_replace_refuses_an_edited_file_and_keeps_a_backup(file):
     original = file.read_text()
-    new = original.replace("min_score: 0.35", "min_score: 0.4")
+    new = original.replace("min_score: 0.3", "min_score: 0.4")
     with pytest.raises(ParamsError, match="--force"):
         params.replace(file, new, force=False)
     backup = params.replace(file, new, force=True)
