@@ -52,12 +52,14 @@ class Graph:
     def __init__(self) -> None:
         from dvc.exceptions import DvcException, NotDvcRepoError
         from dvc.repo import Repo
+        from dvc.repo.index import Index
 
         try:
             self.repo = Repo(os.curdir)
             if Path(self.repo.root_dir) != Path.cwd().resolve():
                 raise InputError(f"run this in the project's root, {self.repo.root_dir}")
-            self.links = self.repo.index.graph
+            self.index = Index.from_file(self.repo, "dvc.yaml")  # the experiment's is not read: it runs by itself
+            self.links = self.index.graph
         except NotDvcRepoError:
             raise InputError("no DVC project here; run this in the root of a checkout that has a .dvc folder") from None
         except DvcException as error:
@@ -69,10 +71,8 @@ class Graph:
         """Stages before those that need them, otherwise as dvc.yaml lists them."""
         from networkx import lexicographical_topological_sort
 
-        place = {stage: number for number, stage in enumerate(self.repo.index.stages)}
-        ordered = lexicographical_topological_sort(self.links.reverse(copy=True), key=place.__getitem__)
-        own = Path("dvc.yaml").resolve()  # the index has every dvc.yaml of the checkout; the experiment runs by itself
-        return [stage for stage in ordered if Path(stage.path) == own]
+        place = {stage: number for number, stage in enumerate(self.index.stages)}
+        return list(lexicographical_topological_sort(self.links.reverse(copy=True), key=place.__getitem__))
 
     def order(self, targets: Iterable[str] | None = None) -> list[str]:
         """The names of the targets and of all stages before them (without targets: all), in the order they run.
