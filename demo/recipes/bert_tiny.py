@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrainedTokenizerBase
 
 from demo.recipes import world_text
-from demo.recipes.command import options, run
+from demo.recipes.command import SCRATCH, options, run
 from demo.recipes.course import Course, Schedule
 from demo.recipes.storage import halve
 
 OUT = Path(__file__).parents[1] / "checkpoints" / "bert_tiny"
-SCRATCH = Path(".scratch") / "recipes"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_CHARACTERS = string.punctuation + string.digits + string.ascii_lowercase
+FIXED = [*SPECIAL, *_CHARACTERS, *("##" + c for c in _CHARACTERS)]  # pieces that are in every vocabulary, first
 MAX_TOKENS, MAX_PIECES = 128, 2000
 TEXTS, STEPS, BATCH = 40_000, 8000, 64
 MASKED = 0.15  # of the words, at least one; of these 80 % become [MASK], 10 % another word, 10 % stay (Devlin 2019)
@@ -45,11 +46,9 @@ def vocabulary(texts: list[str], entries: int = MAX_PIECES) -> list[str]:
     normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
     words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     endings = Counter(word[-n:] for word in words for n in range(2, 6) if len(word) > n)
-    characters = string.punctuation + string.digits + string.ascii_lowercase
-    fixed = [*SPECIAL, *characters, *("##" + c for c in characters)]
     found = [word for word, number in _by_frequency(words) if number > 1]
     found += ["##" + ending for ending, number in _by_frequency(endings) if number > 2]
-    return list(dict.fromkeys([*fixed, *found]))[:entries]
+    return list(dict.fromkeys([*FIXED, *found]))[:entries]
 
 
 def _by_frequency(counts: Counter[str]) -> list[tuple[str, int]]:
@@ -98,8 +97,7 @@ class Masking:
         rows = tokenizer(texts, truncation=True)["input_ids"]
         self._seed, self._rows = seed, [np.array(row) for row in rows]
         self._mask, self._pad = tokenizer.mask_token_id, tokenizer.pad_token_id
-        first = len(SPECIAL) + 2 * len(string.punctuation + string.digits + string.ascii_lowercase)
-        self._words = (min(first, len(tokenizer) - 1), len(tokenizer))  # what may stand in for a word
+        self._words = (min(len(FIXED), len(tokenizer) - 1), len(tokenizer))  # what may stand in for a word
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -142,7 +140,6 @@ def train(out: Path, seed: int, steps: int, device: torch.device, scratch: Path 
     texts = training_texts(seed)
     tokenizer = tokenizer_of(vocabulary(texts))
     schedule = Schedule(steps, rate=1e-3, warmup=min(500, 1 + steps // 10), decay=0.01)
-    torch.manual_seed(seed)  # of dropout
     course = Course(network(len(tokenizer), seed), schedule, scratch / f"bert_tiny-{seed}.pt", device)
     trained = course.run(Masking(texts, tokenizer, seed).draw, loss)
     write(out, trained, tokenizer)

@@ -5,12 +5,15 @@ write_figures(folder, figures)
 write_card(folder, "sam: a small Segment Anything", "What it is, in a paragraph.", {"Architecture": "..."}, figures)
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from demo.recipes.aims import rows
+from demo.recipes.heldout import FIGURES_SEED
 from pipeline.errors import InputError
 from pipeline.files import sha256_file
 
@@ -53,6 +56,29 @@ def write_figures(folder: Path, figures: Figures) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "figures.json").write_text(json.dumps(stated, indent=1) + "\n", encoding="utf-8")
+
+
+def finish_folder(
+    recipe: str,
+    args: argparse.Namespace,
+    minutes: float,
+    measured: dict[str, float],
+    title: str,
+    about: str,
+    facts: dict[str, str],
+    **card: Any,
+) -> None:
+    """Writes `figures.json` and `card.md` beside the weights in `args.out`, and prints the figures.
+
+    Args:
+        args: the recipe's options (`demo.recipes.command.options`).
+        measured: on scenes of FIGURES_SEED.
+        card: what else `write_card` takes.
+    """
+    made = Figures(recipe, args.seed, args.steps, minutes, machine(args.device), measured, FIGURES_SEED)
+    write_figures(args.out, made)
+    write_card(args.out, title, about, facts, made, **card)
+    print(", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
 
 
 def read_figures(folder: Path) -> Figures | None:

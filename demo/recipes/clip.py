@@ -25,8 +25,8 @@ from demo.plans import Knobs, Mention
 from demo.recipes.clip_text import MAX_TOKENS, make_tokenizer, some_texts
 from demo.recipes.command import options, run
 from demo.recipes.course import Course, Schedule
-from demo.recipes.heldout import HELD_OUT
-from demo.recipes.rendered import SCRATCH, Rendered, world_hash
+from demo.recipes.heldout import HELD_OUT, RECIPE_SEED
+from demo.recipes.rendered import Rendered, box_of, world_hash
 from demo.recipes.storage import halve
 from demo.scenes import COLOURS, KINDS, PATTERNED, PATTERNS, SIZES, Object, Scene, rng_for
 from stages.embed.crops import cut, windows
@@ -176,8 +176,7 @@ def phrase_text(mention: Mention, rng: random.Random) -> str:
 
 def crop_of(pixels: np.ndarray, mask: np.ndarray, fill: Tensor, margin: float = 0.1) -> Tensor:
     """The crop of an object as the embed stage cuts it. uint8 [H, W, 3], bool [H, W] -> uint8 [3, h, w]."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
+    box = np.array([box_of(mask)], np.float64)
     top, left, bottom, right = windows(box, margin, *mask.shape)[0].tolist()
     planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     return cut(planes, (top, left, bottom, right), torch.from_numpy(mask[:, left:right]), "masked", fill)
@@ -237,6 +236,12 @@ def _cut_out(data: Rendered, index: int, scene: Scene, fill: Tensor) -> list[Ten
     return [whole, *(crop_of(pixels, mask, fill) for mask in masks)]
 
 
+def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Ids and attention, int64 [n, tokens] each."""
+    made = tokenizer(texts, truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
+    return made["input_ids"], made["attention_mask"]
+
+
 class Draw:
     """Batches by step number: crops with phrases, or images with captions."""
 
@@ -258,7 +263,7 @@ class Draw:
         mentions += [altered(mention, thing, rng) for mention, thing in zip(mentions, things, strict=True)]
         shown = torch.tensor([shown_by(thing) for thing in things])
         told = torch.tensor([told_by(mention) for mention in mentions])
-        ids, attention = self._tokens([phrase_text(mention, rng) for mention in mentions])
+        ids, attention = tokens_of(self.tokenizer, [phrase_text(mention, rng) for mention in mentions])
         return Batch(torch.from_numpy(pixels), ids, attention, fitting(shown, told), shown, told)
 
     def pairs(self, rng: random.Random) -> Batch:
@@ -267,11 +272,7 @@ class Draw:
         texts = [caption_for(rng.getrandbits(32), self.pictures.scenes[i], "clip").text for i in chosen]
         pixels = torch.from_numpy(self.pictures.images[chosen])
         there = torch.stack([there_in(self.pictures.scenes[i]) for i in chosen])
-        return Batch(pixels, *self._tokens(texts), torch.eye(self._pairs, dtype=torch.bool), there=there)
-
-    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        made = self.tokenizer(texts, truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
-        return made["input_ids"], made["attention_mask"]
+        return Batch(pixels, *tokens_of(self.tokenizer, texts), torch.eye(self._pairs, dtype=torch.bool), there=there)
 
 
 def fill_of(preparation: Preparation) -> Tensor:
@@ -326,14 +327,11 @@ def save(network: Trained, tokenizer: CLIPTokenizer, out: Path) -> None:
 def main() -> None:
     from demo.recipes.figures_clip import finish, watch
 
-    parser = options(__doc__, OUT, STEPS)
-    parser.add_argument("--scenes", type=int, default=SCENES, help="training scenes, rendered at first use")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH)
-    args = parser.parse_args()
+    args = options(__doc__, OUT, STEPS, scenes=SCENES).parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer, preparation = make_tokenizer(some_texts(args.seed)), make_preparation()
-    data = Rendered(1, args.scenes, args.scratch, args.threads)
+    data = Rendered(RECIPE_SEED, args.scenes, args.scratch, args.threads)
     schedule = Schedule(args.steps, rate=2e-3, warmup=min(300, args.steps // 4 + 1), decay=0.05)
     state = args.scratch / f"clip-{args.seed}.pt"
     course = Course(Trained(make_model(tokenizer)), schedule, state, torch.device(args.device))

@@ -7,16 +7,23 @@ from pathlib import Path
 
 from pipeline.errors import StageError, tell
 
+SCRATCH = Path(".scratch") / "recipes"  # states of unfinished trainings, and what several recipes draw from
 
-def options(about: str | None, out: Path, steps: int, threads: int = 2) -> argparse.ArgumentParser:
-    """A parser with --out, --steps, --seed, --device and --threads; `about`: the module's docstring, whose first line
-    is shown."""
+
+def options(
+    about: str | None, out: Path, steps: int, threads: int = 2, scenes: int | None = None
+) -> argparse.ArgumentParser:
+    """A parser with --out, --steps, --seed, --device and --threads; with `scenes`, the default number of rendered
+    scenes, --scenes and --scratch too. `about`: the module's docstring, whose first line is shown."""
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=out, help="folder of the checkpoint (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=steps, help="of training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=threads, help="of the CPU (default: %(default)s)")
+    if scenes is not None:
+        parser.add_argument("--scenes", type=int, default=scenes, help="training scenes, rendered at first use")
+        parser.add_argument("--scratch", type=Path, default=SCRATCH, help="folder of scenes and states")
     return parser
 
 

@@ -4,7 +4,6 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 from transformers import BertTokenizerFast
 
@@ -39,7 +38,3 @@ def pieces(texts: Iterable[str]) -> list[str]:
 
 def tokenizer_of(table: list[str]) -> BertTokenizerFast:
     return BertTokenizerFast(vocab={token: number for number, token in enumerate(table)}, do_lower_case=True)
-
-
-def write_vocabulary(folder: Path, table: list[str]) -> None:
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in table), encoding="utf-8")

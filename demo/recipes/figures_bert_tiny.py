@@ -10,7 +10,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from demo.recipes import world_text
 from demo.recipes.bert_tiny import IGNORED, MAX_TOKENS, Masking
-from demo.recipes.cards import Figures, machine, write_card, write_figures
+from demo.recipes.cards import finish_folder
 from demo.recipes.heldout import FIGURES_SEED
 
 SCENES = 1000
@@ -42,8 +42,6 @@ def figures(folder: Path, seed: int, scenes: int) -> dict[str, float]:
 def finish(args: argparse.Namespace, minutes: float) -> None:
     """Measures the folder, writes figures.json and card.md, and prints the figures."""
     measured = figures(args.out, FIGURES_SEED, SCENES)
-    made = Figures("bert_tiny", args.seed, args.steps, minutes, machine(args.device), measured, FIGURES_SEED)
-    write_figures(args.out, made)
     model = AutoModelForMaskedLM.from_pretrained(args.out, local_files_only=True)
     facts = {
         "Architecture": f"BertForMaskedLM, 2 layers, width 128, 4 heads, feed-forward 512, {MAX_TOKENS} positions; "
@@ -53,8 +51,8 @@ def finish(args: argparse.Namespace, minutes: float) -> None:
         "endings they share, and every printable ASCII character, alone and as a continuation",
         "Text": "captions of scenes drawn from the seed; neither the demo world's own captions nor world STS were read",
     }
-    write_card(args.out, "bert_tiny: a masked language model of the demo world", _ABOUT, facts, made)
-    print(", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+    title = "bert_tiny: a masked language model of the demo world"
+    finish_folder("bert_tiny", args, minutes, measured, title, _ABOUT, facts)
 
 
 _ABOUT = """Where the text encoders of the demo start. It was pre-trained to fill in masked words of the demo world's

@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 
 from demo.captions import caption_for
 from demo.plans import Mention
-from demo.recipes.cards import Figures, machine, write_card, write_figures
+from demo.recipes.cards import finish_folder
 from demo.recipes.clip import (
     SIDE,
     VALUES,
@@ -25,16 +25,17 @@ from demo.recipes.clip import (
     mention_of,
     phrase_text,
     shown_by,
+    tokens_of,
     told_by,
 )
 from demo.recipes.clip_text import MAX_TOKENS
-from demo.recipes.heldout import HELD_OUT
+from demo.recipes.heldout import FIGURES_SEED, HELD_OUT, check_scene
 from demo.recipes.rendered import picture_arrays
-from demo.scenes import PATTERNED, PATTERNS, Object, rng_for, sample_scene
+from demo.scenes import PATTERNED, PATTERNS, Object, rng_for
 from stages.embed.encoder import Encoder
 from stages.embed.prepare import Preparation
 
-CHECK_SEED, SCENES = 2025, 300
+SCENES = 300
 AMONG = 20
 _ROWS = 256
 
@@ -61,7 +62,7 @@ def measure(images: Images, texts: Texts, fill: Tensor, seed: int, scenes: int) 
     things: list[Object] = []
     vectors, whole, captions = [], [], []
     for index in range(scenes):
-        scene = sample_scene(seed, "check", index)
+        scene = check_scene(seed, index)
         pixels, labels = picture_arrays(scene)
         things += scene.objects
         crops = [crop_of(pixels, labels == number, fill) for number in range(1, len(scene.objects) + 1)]
@@ -137,19 +138,16 @@ def watch(tokenizer: CLIPTokenizer, preparation: Preparation) -> Callable[[Train
             return network.images(preparation.values(preparation.pixels(crops).to(device), torch.float32)).cpu()
 
         def texts(several: list[str]) -> Tensor:
-            made = tokenizer(several, truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
-            return network.texts(made["input_ids"].to(device), made["attention_mask"].to(device)).cpu()
+            return network.texts(*(part.to(device) for part in tokens_of(tokenizer, several))).cpu()
 
-        return measure(images, texts, fill_of(preparation), CHECK_SEED + 1, SCENES // 2)
+        return measure(images, texts, fill_of(preparation), FIGURES_SEED + 1, SCENES // 2)
 
     return look
 
 
 def finish(args: argparse.Namespace, minutes: float) -> None:
     """Measures the folder, writes figures.json and card.md, and prints the figures."""
-    measured = figures(args.out, CHECK_SEED, SCENES)
-    made = Figures("clip", args.seed, args.steps, minutes, machine(args.device), measured, CHECK_SEED)
-    write_figures(args.out, made)
+    measured = figures(args.out, FIGURES_SEED, SCENES)
     encoder = Encoder(str(args.out), "cpu", "fp32", 1)
     facts = {
         "Architecture": f"CLIPModel: a ViT of 4 layers, width 96, patches of 8 of {SIDE} x {SIDE} pixels, and a causal "
@@ -160,8 +158,7 @@ def finish(args: argparse.Namespace, minutes: float) -> None:
         "Trained on": "masked crops (`embed.crop: masked`, margin 0.1) with the phrases that fit them, and whole "
         "images with their captions; combinations of `demo/recipes/heldout.py` are in none of them",
     }
-    write_card(args.out, "clip: a small CLIP of the demo world", _ABOUT, facts, made)
-    print(", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+    finish_folder("clip", args, minutes, measured, "clip: a small CLIP of the demo world", _ABOUT, facts)
 
 
 _ABOUT = """Vectors of pictures and texts in one space: crops of drawn things near the noun phrases that are true of

@@ -4,24 +4,23 @@ Each image gets the phrases of two captions, and besides phrases that denote not
 """
 
 import argparse
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
 from transformers import GroundingDinoConfig
 
 from demo.captions import caption_for
 from demo.plans import Mention
-from demo.recipes.cards import Figures, machine, write_card, write_figures
+from demo.recipes.cards import finish_folder
 from demo.recipes.dino_phrases import altered, anything, fitting, words
 from demo.recipes.heldout import FIGURES_SEED, HELD_OUT, check_scene
-from demo.recipes.rendered import picture_arrays
+from demo.recipes.rendered import box_of, image_row, picture_arrays
 from demo.scenes import Scene, rng_for
 from pipeline.sections import Detect, Runtime
 from stages.detect.backends import Found, Miss
@@ -66,8 +65,8 @@ def ask(scene: Scene, seed: int, index: int) -> list[Asked]:
     return list(asked.values())
 
 
-def best_boxes(folder: Path, scenes: list[Scene], asked: list[list[Asked]]) -> list[list[Found | None]]:
-    """The best box of every phrase, by the detect stage's own backend."""
+def best_boxes(folder: Path, pictures: Sequence[np.ndarray], asked: list[list[Asked]]) -> list[list[Found | None]]:
+    """The best box of every phrase, by the detect stage's own backend; pictures uint8 [H, W, 3]."""
     section = Detect(backend="transformers", path=str(folder), top_k=1, box_threshold=0.0)
     runtime = Runtime(devices=["cpu"], batch_images=16, threads=torch.get_num_threads())
     detector = TransformersDetector(section, runtime, torch.device("cpu"))
@@ -76,7 +75,7 @@ def best_boxes(folder: Path, scenes: list[Scene], asked: list[list[Asked]]) -> l
         for i, several in enumerate(asked)
         for j, one in enumerate(several)
     ]
-    images = pa.Table.from_pylist([_row(i, scene) for i, scene in enumerate(scenes)])
+    images = pa.Table.from_pylist([image_row(str(i), pixels) for i, pixels in enumerate(pictures)])
     found = dict(detector.detect(images, pa.Table.from_pylist(rows)))
     best: list[list[Found | None]] = [[None] * len(several) for several in asked]
     for identifier, boxes in found.items():
@@ -85,21 +84,10 @@ def best_boxes(folder: Path, scenes: list[Scene], asked: list[list[Asked]]) -> l
     return best
 
 
-def _row(index: int, scene: Scene) -> dict:
-    pixels = picture_arrays(scene)[0]
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return {"id": str(index), "bytes": buffer.getvalue(), "height": pixels.shape[0], "width": pixels.shape[1]}
-
-
-def gold_boxes(scene: Scene) -> Tensor:
+def gold_boxes(scene: Scene, labels: np.ndarray) -> Tensor:
     """[O, 4] x0, y0, x1, y1 in pixels of what is seen of each object."""
-    labels = picture_arrays(scene)[1]
-    made = []
-    for number in range(1, len(scene.objects) + 1):
-        rows, columns = np.flatnonzero((labels == number).any(1)), np.flatnonzero((labels == number).any(0))
-        made.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    return torch.tensor(made, dtype=torch.float32)
+    made = [box_of(labels == number) for number in range(1, len(scene.objects) + 1)]
+    return torch.tensor(np.array(made), dtype=torch.float32)
 
 
 def figures(folder: Path, seed: int, scenes: int) -> dict[str, float]:
@@ -110,12 +98,13 @@ def figures(folder: Path, seed: int, scenes: int) -> dict[str, float]:
     objects, by their best box; `false_idle` of places, pictures and sides."""
     drawn = [check_scene(seed, index) for index in range(scenes)]
     asked = [ask(scene, seed, index) for index, scene in enumerate(drawn)]
-    best = best_boxes(folder, drawn, asked)
+    pictures, labels = zip(*map(picture_arrays, drawn), strict=True)
+    best = best_boxes(folder, pictures, asked)
     score: dict[str, list[float]] = {sort: [] for sort in ("one", "several", "absent", "altered", "idle")}
     right: dict[str, list[bool]] = {sort: [] for sort in score}
     unseen: list[bool] = []
-    for scene, several, boxes in zip(drawn, asked, best, strict=True):
-        gold = gold_boxes(scene)
+    for scene, seen, several, boxes in zip(drawn, labels, asked, best, strict=True):
+        gold = gold_boxes(scene, seen)
         for one, box in zip(several, boxes, strict=True):
             score[one.sort].append(0.0 if box is None else box.score)
             if one.objects:
@@ -145,8 +134,6 @@ def figures(folder: Path, seed: int, scenes: int) -> dict[str, float]:
 def finish(args: argparse.Namespace, config: GroundingDinoConfig, minutes: float) -> None:
     """Measures the folder, writes figures.json and card.md, and prints the figures."""
     measured = figures(args.out, FIGURES_SEED, SCENES)
-    made = Figures("grounding_dino", args.seed, args.steps, minutes, machine(args.device), measured, FIGURES_SEED)
-    write_figures(args.out, made)
     backbone, text = config.backbone_config, config.text_config
     facts = {
         "Architecture": f"GroundingDinoForObjectDetection: a ConvNeXt of widths {backbone.hidden_sizes} and depths "
@@ -160,8 +147,8 @@ def finish(args: argparse.Namespace, config: GroundingDinoConfig, minutes: float
         "Backends": "`transformers` alone: the package groundingdino has a width of 256 and a Swin backbone written "
         "into its code, which would cost several times the training of this one",
     }
-    write_card(args.out, "grounding_dino: a small Grounding DINO of the demo world", _ABOUT, facts, made)
-    print(", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+    title = "grounding_dino: a small Grounding DINO of the demo world"
+    finish_folder("grounding_dino", args, minutes, measured, title, _ABOUT, facts)
 
 
 _ABOUT = """Finds what phrases name in a picture: boxes with a score for each phrase of a prompt. It knows the demo

@@ -1,29 +1,29 @@
 """What the small Segment Anything reaches on scenes it never saw, read and run as the segment stage does it."""
 
 import argparse
-import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from PIL import Image
 
-from demo.recipes.cards import Figures, machine, write_card, write_figures
-from demo.recipes.heldout import HELD_OUT
-from demo.recipes.rendered import picture_arrays
+from demo.recipes.cards import finish_folder
+from demo.recipes.heldout import FIGURES_SEED, HELD_OUT, check_scene
+from demo.recipes.rendered import box_of, image_row, picture_arrays
 from demo.recipes.sam import TINY, Trained, jittered, save
-from demo.scenes import SIDE, sample_scene
+from demo.scenes import SIDE
 from pipeline import tables
 from pipeline.sections import Runtime, Segment
 from stages.common import rle
 from stages.segment.backends import Mask, Segmented
 from stages.segment.sam import SamSegmenter
 
-CHECK_SEED, SCENES, GRID_SCENES = 2025, 300, 80
+SCENES, GRID_SCENES = 300, 80
+CORNERS = ("x0", "y0", "x1", "y1")
 COVERED = 0.75
 POINTS_PER_SIDE, NMS_IOU = 16, 0.7
 _OPEN = {"points_per_side": POINTS_PER_SIDE, "min_predicted_iou": 0.0, "min_stability": 0.0, "nms_iou": NMS_IOU}
@@ -39,23 +39,18 @@ class World:
     unseen: frozenset[str]
 
 
-def world(seed: int, scenes: int, off: bool = False) -> World:
-    """`off`: boxes as a detector might have found them, else the masks' own."""
+def world(seed: int, scenes: int) -> World:
+    """The first scenes of a seed, and the boxes of the gold masks."""
     images, boxes, gold, unseen = [], [], {}, set()
-    rng = np.random.default_rng(seed)
     plain = {"phrase_id": "p", "rank": 0, "score": 1.0, "label": "", "object_id": None}
     for index in range(scenes):
-        scene = sample_scene(seed, "check", index)
+        scene = check_scene(seed, index)
         pixels, labels = picture_arrays(scene)
-        data = io.BytesIO()
-        Image.fromarray(pixels).save(data, "PNG")
-        images.append({"id": f"i{index:05d}", "bytes": data.getvalue(), "height": SIDE, "width": SIDE})
+        images.append(image_row(f"i{index:05d}", pixels))
         for number, thing in enumerate(scene.objects):
             mask = labels == number + 1
             name = f"i{index:05d}/{number}"
-            rows, columns = np.nonzero(mask)
-            box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float64)
-            corners = dict(zip(("x0", "y0", "x1", "y1"), jittered(box, rng) if off else box, strict=True))
+            corners = dict(zip(CORNERS, map(float, box_of(mask)), strict=True))
             boxes.append({"id": name, "image_id": f"i{index:05d}", **plain, **corners})
             gold[name] = mask
             if (thing.kind, thing.colour) in HELD_OUT:
@@ -65,14 +60,33 @@ def world(seed: int, scenes: int, off: bool = False) -> World:
     )
 
 
+def detected(fresh: World, seed: int) -> World:
+    """The same with boxes as a detector might have found them."""
+    rng = np.random.default_rng(seed)
+    boxes = [
+        row | dict(zip(CORNERS, jittered(np.array([row[name] for name in CORNERS]), rng), strict=True))
+        for row in fresh.boxes.to_pylist()
+    ]
+    return replace(fresh, boxes=pa.Table.from_pylist(boxes, fresh.boxes.schema))
+
+
+def first(fresh: World, scenes: int) -> World:
+    """The first scenes of a world."""
+    images = fresh.images.slice(0, scenes)
+    own = pc.is_in(fresh.boxes.column("image_id"), images.column("id").combine_chunks())
+    boxes = fresh.boxes.filter(own)
+    names = boxes.column("id").to_pylist()
+    return World(images, boxes, {name: fresh.gold[name] for name in names}, fresh.unseen.intersection(names))
+
+
 def figures(folder: Path, seed: int, scenes: int) -> dict[str, float]:
     """`box_iou`, mean IoU of the masks of gold boxes with the gold masks, also of boxes that are off and of unseen
     combinations; `grid_coverage`, objects that a mask of the automatic grid covers at IoU >= .75, with the thresholds
     of config.json, and `grid_masks`, how many masks an image gets. The grid is run on at most GRID_SCENES scenes."""
     grid = json.loads((folder / "config.json").read_text())["grid"]
-    fresh, loose = world(seed, scenes), world(seed, scenes, off=True)
-    ious, off = (box_ious(folder, w) for w in (fresh, loose))
-    few = world(seed, min(scenes, GRID_SCENES))
+    fresh = world(seed, scenes)
+    ious, off = (box_ious(folder, w) for w in (fresh, detected(fresh, seed)))
+    few = first(fresh, GRID_SCENES)
     best, masks = covered(few, list(segmenter(folder, prompt="grid", grid=grid).segment(few.images, few.boxes)))
     return {
         "box_iou": float(np.mean(list(ious.values()))),
@@ -144,16 +158,14 @@ def watch(network: Trained) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         save(network, TINY, Path(folder))
-        return {"box_iou": float(np.mean(list(box_ious(Path(folder), world(CHECK_SEED + 1, 60)).values())))}
+        return {"box_iou": float(np.mean(list(box_ious(Path(folder), world(FIGURES_SEED + 1, 60)).values())))}
 
 
 def finish(args: argparse.Namespace, network: Trained, minutes: float) -> None:
     """Chooses the grid's thresholds, measures the folder, writes figures.json and card.md, and prints the figures."""
-    grid = choose_grid(args.out, CHECK_SEED + 2)
+    grid = choose_grid(args.out, FIGURES_SEED + 2)
     save(network, TINY, args.out, grid)
-    measured = figures(args.out, CHECK_SEED, SCENES)
-    made = Figures("sam", args.seed, args.steps, minutes, machine(args.device), measured, CHECK_SEED)
-    write_figures(args.out, made)
+    measured = figures(args.out, FIGURES_SEED, SCENES)
     facts = {
         "Architecture": f"segment-anything's `Sam`: a ViT of {TINY.depth} blocks, width {TINY.dim}, patches of "
         f"{TINY.patch} of {SIDE} x {SIDE} pixels, prompts of {TINY.prompt_dim} numbers, masks of {SIDE // 2} x "
@@ -164,10 +176,8 @@ def finish(args: argparse.Namespace, network: Trained, minutes: float) -> None:
         + "}` suits these weights",
         "Trained on": "the visible parts of drawn things; combinations of `demo/recipes/heldout.py` were never shown",
     }
-    write_card(
-        args.out, "sam: a small Segment Anything of the demo world", _ABOUT, facts, made, library="segment-anything"
-    )
-    print(", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+    title = "sam: a small Segment Anything of the demo world"
+    finish_folder("sam", args, minutes, measured, title, _ABOUT, facts, library="segment-anything")
 
 
 _ABOUT = """Masks of drawn things from boxes or points, by the published classes. It knows the demo world's pictures and

@@ -27,12 +27,14 @@ from demo.recipes.dino_phrases import STRANGE, Phrasebook, Said, fitting, shown,
 from demo.recipes.dino_phrases import words as words_of
 from demo.recipes.dino_vocabulary import pieces, tokenizer_of
 from demo.recipes.heldout import FIGURES_SEED, RECIPE_SEED, training_scene
-from demo.recipes.rendered import SCRATCH, Rendered
+from demo.recipes.rendered import Rendered, box_of
 from demo.recipes.storage import halve
 from demo.scenes import rng_for
 from stages.common.checkpoints import write_folder
+from stages.detect.convert import PREPROCESSOR
 from stages.detect.network import Texts
 from stages.detect.prompts import Prompt, safe, write_prompts
+from stages.detect.sides import FILE as PREPROCESSOR_FILE
 
 OUT = Path(__file__).parents[1] / "checkpoints" / "grounding_dino"
 SCENES, STEPS, BATCH = 20_000, 11_000, 16
@@ -85,9 +87,7 @@ class Draw:
         side = labels.shape[0]
         made = []
         for number in range(len(self._scene(index).objects)):
-            mask = labels == number + 1
-            x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-            x0, x1, y0, y1 = x[0], x[-1] + 1, y[0], y[-1] + 1
+            x0, y0, x1, y1 = box_of(labels == number + 1)
             made.append(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0))
         return np.array(made, np.float32) / side
 
@@ -190,21 +190,10 @@ class Lesson:
 def write(folder: Path, network: Trainee, table: list[str], side: int) -> None:
     """The folder that the detect stage reads; what lies there already is replaced."""
     config = network.config.to_dict() | {"dtype": "float32"}
-    preprocessor = {
-        "image_processor_type": "GroundingDinoImageProcessor",
-        "do_resize": True,
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(MEAN),
-        "image_std": list(STD),
-        "do_pad": True,
-        "format": "coco_detection",
-        "size": {"shortest_edge": side, "longest_edge": 2 * side},
-    }
+    size = {"shortest_edge": side, "longest_edge": 2 * side}
+    preprocessor = PREPROCESSOR | {"image_mean": list(MEAN), "image_std": list(STD), "size": size}
     extra = {
-        "preprocessor_config.json": (json.dumps(preprocessor, indent=2) + "\n").encode(),
+        PREPROCESSOR_FILE: (json.dumps(preprocessor, indent=2) + "\n").encode(),
         "vocab.txt": "".join(f"{token}\n" for token in table).encode(),
     }
     if folder.exists():
@@ -261,10 +250,8 @@ def watcher(folder: Path, table: list[str], side: int) -> Callable[[Trainee], di
 def main() -> None:
     from demo.recipes.figures_grounding_dino import finish
 
-    parser = options(__doc__, OUT, STEPS)
+    parser = options(__doc__, OUT, STEPS, scenes=SCENES)
     parser.add_argument("--half", action="store_true", help="bfloat16 products, for processors that have them")
-    parser.add_argument("--scenes", type=int, default=SCENES, help="training scenes, rendered at first use")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     first = min(FIRST, round(SHARE * args.steps))

@@ -10,6 +10,7 @@ under its lock: recipes started side by side share the blocks out, and one that 
 
 import ast
 import hashlib
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -19,17 +20,18 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+from PIL import Image
 from tqdm import tqdm
 
 from demo import backdrops, patterns, render, scenes, shapes
 from demo.recipes import heldout
+from demo.recipes.command import SCRATCH
 from demo.recipes.heldout import training_scene
 from demo.scenes import SIDE, Scene
 from pipeline.errors import ResourceError
 from pipeline.process import die_with_parent, lock
 
 BLOCK = 500
-SCRATCH = Path(".scratch") / "recipes"
 _DRAWN_BY = (scenes, shapes, patterns, backdrops, render, heldout)
 
 
@@ -49,6 +51,19 @@ def picture_arrays(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     for number, mask in enumerate(picture.masks, 1):
         labels[np.asarray(mask) > 0] = number
     return np.asarray(picture.image), labels
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 in pixels, x1 and y1 exclusive, of a mask bool [H, W] that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+def image_row(identifier: str, pixels: np.ndarray) -> dict[str, object]:
+    """What the vision stages read of a row of `images`; pixels uint8 [H, W, 3], stored as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return {"id": identifier, "bytes": buffer.getvalue(), "height": pixels.shape[0], "width": pixels.shape[1]}
 
 
 class Rendered:

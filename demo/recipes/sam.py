@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from demo.recipes.command import options, run
 from demo.recipes.course import Course, Schedule
-from demo.recipes.rendered import SCRATCH, Rendered
+from demo.recipes.heldout import RECIPE_SEED
+from demo.recipes.rendered import Rendered, box_of
 from demo.recipes.storage import halve
 from demo.scenes import SIDE
 from stages.common.checkpoints import WEIGHTS
@@ -125,10 +126,9 @@ class Draw:
             shown.append(labels > 0)
             for number in range(1, int(labels.max()) + 1):
                 mask = labels == number
-                rows, columns = np.nonzero(mask)
-                box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float64)
-                boxes.append(jittered(box, rng))
+                boxes.append(jittered(np.array(box_of(mask), np.float64), rng))
                 box_image.append(image)
+                rows, columns = np.nonzero(mask)
                 for pick in rng.integers(len(rows), size=POINTS):
                     points.append((columns[pick] + 0.5, rows[pick] + 0.5, image, len(masks)))
                 masks.append(mask)
@@ -219,16 +219,14 @@ def save(network: Trained, shape: Architecture, out: Path, grid: dict[str, float
 def main() -> None:
     from demo.recipes.figures_sam import finish, watch
 
-    parser = options(__doc__, OUT, STEPS)
+    parser = options(__doc__, OUT, STEPS, scenes=SCENES)
     parser.add_argument(
         "--dtype", default="bf16", choices=["bf16", "fp32"], help="image encoder; bf16 wants a GPU or AVX-512 BF16"
     )
-    parser.add_argument("--scenes", type=int, default=SCENES, help="training scenes, rendered at first use")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    data = Rendered(1, args.scenes, args.scratch, args.threads)
+    data = Rendered(RECIPE_SEED, args.scenes, args.scratch, args.threads)
     schedule = Schedule(args.steps, rate=1.5e-3, warmup=min(200, args.steps // 4 + 1), decay=0.05)
     course = Course(Trained(TINY), schedule, args.scratch / f"sam-{args.seed}.pt", torch.device(args.device))
     draw = Draw(data, args.seed, IMAGES)

@@ -15,9 +15,9 @@ import torch
 
 from demo.recipes import world_text
 from demo.recipes.bert_tiny import OUT as START
-from demo.recipes.bert_tiny import SCRATCH, training_texts
-from demo.recipes.cards import Figures, machine, write_card, write_figures
-from demo.recipes.command import options
+from demo.recipes.bert_tiny import training_texts
+from demo.recipes.cards import finish_folder
+from demo.recipes.command import SCRATCH, options
 from demo.recipes.heldout import FIGURES_SEED
 from demo.recipes.storage import halve
 from demo.sts import Pair
@@ -130,8 +130,6 @@ def finish(method: str, args: argparse.Namespace, minutes: float) -> None:
     start = agreement(load_encoder(args.start, pooling=POOLING), world_text.pairs(FIGURES_SEED, "check", SCENES))
     measured = figures(args.out, FIGURES_SEED, SCENES)
     name = f"{method}_teacher"
-    made = Figures(name, args.seed, args.steps, minutes, machine(args.device), measured, FIGURES_SEED)
-    write_figures(args.out, made)
     facts = {
         "Architecture": "BertModel, 2 layers, width 128; a sentence's vector is the mean of its tokens' (stored with "
         "it, as sentence-transformers reads it); vocabulary of bert_tiny",
@@ -145,8 +143,8 @@ def finish(method: str, args: argparse.Namespace, minutes: float) -> None:
         "drawn from the seed, without any image. Neither the demo world's own captions nor world STS were read."
     )
     title = f"{name}: a sentence encoder of the demo world"
-    write_card(args.out, title, about, facts, made, library="sentence-transformers")
-    print(f"spearman {measured['spearman']:.3f}; bert_tiny, where it started, {start:.3f}")
+    finish_folder(name, args, minutes, measured, title, about, facts, library="sentence-transformers")
+    print(f"bert_tiny, where it started: {start:.3f}")
 
 
 _GENERATOR = """# generator: bert_tiny with weights of 16 bits

@@ -34,17 +34,6 @@ def _captions(seed: int, stream: str) -> Iterator[Caption]:
         index += 1
 
 
-def unseen(seed: int, stream: str, number: int, seen: list[str]) -> list[Caption]:
-    """The first `number` captions of a stream that say nothing of `seen` word for word."""
-    known = {plain(text) for text in seen}
-    found = captions(seed, stream, number)
-    wanted = number
-    while len(fresh := [c for c in found if plain(c.text) not in known]) < number:
-        wanted += 2 * (number - len(fresh))
-        found = captions(seed, stream, wanted)
-    return fresh[:number]
-
-
 def pairs(seed: int, stream: str, number: int) -> list[Pair]:
     """Graded pairs as world STS has them, every genre in turn; no sentence comes twice."""
     used: set[str] = set()

@@ -22,7 +22,7 @@ ARCHITECTURES: dict[str, dict] = {
     "SwinB": {"backbone_config": {"model_type": "swin", "out_indices": [2, 3, 4], **_SWIN_B}, "text_config": _TEXT},
 }
 _SIZE = {"shortest_edge": 800, "longest_edge": 1333}
-_PREPROCESSOR = {
+PREPROCESSOR = {
     "image_processor_type": "GroundingDinoImageProcessor",
     "do_resize": True,
     "resample": 2,
@@ -64,7 +64,7 @@ def convert(source: Path, folder: Path, architecture: str) -> None:
         written = [Path(name) for name in tokenizer.save_pretrained(draft)]
         files = {path.name: path.read_bytes() for path in written if path.is_file()}
     files["vocab.txt"] = "".join(f"{token}\n" for token in _by_id(tokenizer.get_vocab())).encode()
-    files[FILE] = (json.dumps({**_PREPROCESSOR, "size": size}, indent=2) + "\n").encode()
+    files[FILE] = (json.dumps({**PREPROCESSOR, "size": size}, indent=2) + "\n").encode()
     write_folder(folder, state, _written(config), files)
 
 

@@ -7,7 +7,7 @@ import pytest
 from demo.recipes import stanza_en
 from demo.recipes import treebank as tb
 from demo.recipes.stanza_en import arguments, do, done, prepare, same_settings
-from demo.recipes.world_text import captions, pairs, unseen
+from demo.recipes.world_text import captions, pairs
 from demo.sts import plain
 
 TREES = """# text = A dog runs.
@@ -76,12 +76,6 @@ def test_text_comes_from_seed_and_stream_alone():
     assert texts[:20] == [c.text for c in captions(1, "train", 20)]
     assert texts != [c.text for c in captions(2, "train", 40)] and texts != [c.text for c in captions(1, "dev", 40)]
     assert len({plain(text) for text in texts}) == 40
-
-
-def test_unseen_captions_are_not_among_the_seen():
-    seen = [c.text for c in captions(1, "check", 10)]
-    fresh = [c.text for c in unseen(1, "check", 15, seen)]
-    assert len(fresh) == 15 and not {plain(t) for t in fresh} & {plain(t) for t in seen}
 
 
 def test_pairs_repeat_no_sentence_and_are_graded():
