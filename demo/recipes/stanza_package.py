@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from demo.recipes.cards import Figures
 
 MODELS = {"tokenize": "tokenize.pt", "pos": "pos.pt", "lemma": "lemma.pt", "depparse": "depparse.pt"}
-PATHS = ("_file", "_dir", "save_name", "load_name")
+PATHS = ("_file", "_dir", "save_name", "load_name", "continue_from")
 MAX_BYTES = 15 * 1024 * 1024
 SCENES = 400
 COMMAND = "python -m demo.recipes.stanza_en --treebank PATH_TO_UD_ENGLISH_EWT"

@@ -66,7 +66,7 @@ def test_parts_of_two_settings_are_not_mixed(tmp_path):
     given = ["--treebank", "x", "--work", str(tmp_path)]
     same_settings(tmp_path, arguments(given))
     same_settings(tmp_path, arguments(given))
-    with pytest.raises(SystemExit, match=r"steps_tagger 2800 there, 50 now"):
+    with pytest.raises(SystemExit, match=rf"steps_tagger {arguments(given).steps_tagger} there, 50 now"):
         same_settings(tmp_path, arguments([*given, "--steps", "50"]))
 
 
