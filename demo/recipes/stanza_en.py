@@ -25,6 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demo.recipes.command import SCRATCH
+
 if TYPE_CHECKING:
     from demo.recipes.treebank import Sentence
 
@@ -258,7 +260,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--entities", type=Path, help="Flickr30k Entities marked captions: likewise")
     parser.add_argument("--only", choices=[*PARTS, "package"], help="do this part alone")
     args = parser.parse_args(given)
-    args.work = args.work or Path(".scratch/recipes") / f"stanza_en-{args.seed}"
+    args.work = args.work or SCRATCH / f"stanza_en-{args.seed}"
     if args.steps:
         args.epochs_lemmatizer = 1
         for name in ("steps_tokenizer", "steps_tagger", "steps_parser"):
